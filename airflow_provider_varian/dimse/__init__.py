@@ -1,0 +1,1 @@
+"""The wire: peers, associations, the DIMSE verbs and their statuses, on top of pynetdicom."""
