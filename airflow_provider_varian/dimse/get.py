@@ -1,0 +1,73 @@
+"""C-GET (PS3.4 C.4.3): objects come back on the association that asked for them.
+
+For the sub-operations the requestor is a Storage SCP (Annex B), by role selection: what arrives goes, as it
+came, into a :class:`~airflow_provider_varian.dimse.sink.StorageSink`.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_GET, C_STORE
+
+from airflow_provider_varian.dimse import storage
+from airflow_provider_varian.dimse.association import PeerAssociation
+from airflow_provider_varian.dimse.exchange import exchange
+from airflow_provider_varian.dimse.sink import StorageSink
+from airflow_provider_varian.dimse.suboperations import Progress, SubOperations, follow
+
+
+def get(
+    association: PeerAssociation,
+    model_uid: str,
+    identifier: Dataset,
+    *,
+    sink: StorageSink,
+    on_progress: Progress | None = None,
+    deadline: float | None = None,
+) -> SubOperations:
+    """Ask a C-GET and hand each object that comes to a sink.
+
+    :param association: an open association with the contexts of :func:`.contexts.get`.
+    :param model_uid: SOP class UID of the GET information model.
+    :param identifier: level, unique keys and Specific Character Set only (semantics 15).
+    :param sink: takes the objects.
+    :param on_progress: called with each pending response.
+    :param deadline: seconds that the whole request may take; ``None``: the peer's ``retrieve_deadline``.
+    :return: the peer's report, whatever its final status, but for the errors below.
+    :raises RefusedByPeerError: 0x0122, 0x0124 or 0xA900.
+    :raises AssociationAbortedError: the association ended; what the sink committed stays valid.
+    :raises PeerTimeoutError: silence for ``dimse_timeout``, or the deadline has passed.
+    :raises CancelledError: cancelled.
+    """
+    seconds = association.peer.retrieve_deadline if deadline is None else deadline
+    on_store = partial(_answer, association, sink)
+    with exchange(association, "C-GET", model_uid, C_GET, deadline=seconds, on_store=on_store) as running:
+        running.send(C_GET(), identifier)
+        return follow(running, C_GET, on_progress)
+
+
+def _answer(association: PeerAssociation, sink: StorageSink, context_id: int, request: C_STORE) -> None:
+    """Take one object and answer its C-STORE."""
+    assoc, peer = association.assoc, association.peer
+    response = C_STORE()
+    response.MessageID = request.MessageID
+    response.MessageIDBeingRespondedTo = request.MessageID
+    response.AffectedSOPClassUID = request.AffectedSOPClassUID
+    response.AffectedSOPInstanceUID = request.AffectedSOPInstanceUID
+    # Whether the peer granted us the SCP role does not matter when it sends all the same.
+    context = next((cx for cx in assoc.accepted_contexts if cx.context_id == context_id), None)
+    status, comment = storage.store(
+        sink,
+        request,
+        abstract_syntax=str(context.abstract_syntax) if context else "",
+        transfer_syntax=str(context.transfer_syntax[0]) if context else "",
+        calling_ae_title=peer.called_ae_title,
+        called_ae_title=peer.calling_ae_title,
+        source_address=assoc.acceptor.address,
+    )
+    response.Status = status
+    if comment:
+        response.ErrorComment = comment  # type: ignore[assignment]  # annotated as None in pynetdicom
+    assoc.dimse.send_msg(response, context_id)

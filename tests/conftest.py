@@ -1,0 +1,39 @@
+"""What all tests share: an Airflow of their own, and peers that are really there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything imports Airflow: a home of our own, no examples, quiet, loopback only.
+_HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
+os.environ["AIRFLOW_HOME"] = str(_HOME)
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME / 'airflow.db'}"
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(Path(__file__).parent.parent / "dags")
+os.environ["AIRFLOW__LOGGING__LOGGING_LEVEL"] = "INFO"
+for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
+    del os.environ[name]
+
+
+def pytest_sessionfinish() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def _program(name: str) -> str:
+    path = shutil.which(name)
+    if path is not None:
+        return path
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{name} is missing, and CI skips nothing: make peers")
+    pytest.skip(f"{name} is not installed: make peers")
+
+
+@pytest.fixture(scope="session")
+def program():
+    """Return the path of an installed program; where it is missing, skip, but fail in CI."""
+    return _program

@@ -1,0 +1,421 @@
+"""An association always ends, and one that cannot be had says why."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+
+import pytest
+from pynetdicom import evt
+from support.raw_peer import raw_peer
+
+from airflow_provider_varian import uids
+from airflow_provider_varian.dimse import contexts, parked
+from airflow_provider_varian.dimse.association import associate
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.echo import echo, echo_peer
+from airflow_provider_varian.dimse.peer import UserIdentity
+from airflow_provider_varian.errors import (
+    AssociationAbortedError,
+    CancelledError,
+    ConfigurationError,
+    ContextRejectedError,
+    NotFoundError,
+    PeerTimeoutError,
+    PeerUnreachableError,
+    PermanentRejectionError,
+    TransientRejectionError,
+)
+
+
+def no_threads_left(before):
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        left = [thread for thread in threading.enumerate() if thread not in before and thread.is_alive()]
+        if not any("Requestor" in thread.name or type(thread).__name__ == "DULServiceProvider" for thread in left):
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_is_released_at_the_end_of_the_block(scp, peer_at):
+    released = threading.Event()
+    port = scp([(evt.EVT_RELEASED, lambda _: released.set())])
+    before = set(threading.enumerate())
+    with associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
+        assert association.assoc.is_established
+        assert association.accepts(uids.VERIFICATION)
+        assert not association.accepts(uids.STUDY_ROOT_FIND)
+        assert association.negotiated.accepted == ((uids.VERIFICATION, uids.IMPLICIT_VR_LITTLE_ENDIAN),)
+        assert association.negotiated.implementation_version_name.startswith("PYNETDICOM")
+    assert released.wait(5)
+    assert association.assoc.is_released
+    assert no_threads_left(before)
+
+
+def test_is_aborted_when_the_block_raises(scp, peer_at):
+    aborted = threading.Event()
+    port = scp([(evt.EVT_ABORTED, lambda _: aborted.set())])
+    with (
+        pytest.raises(RuntimeError, match="ours"),
+        associate(peer_at(port), contexts.verification(), step="C-ECHO") as association,
+    ):
+        raise RuntimeError("ours")
+    assert aborted.wait(5)
+    assert not association.assoc.is_established
+
+
+def test_is_released_when_the_block_finds_something_missing(scp, peer_at):
+    ended = []
+    port = scp([(evt.EVT_ABORTED, lambda _: ended.append("aborted")), (evt.EVT_RELEASED, lambda _: ended.append("ok"))])
+    with (
+        pytest.raises(NotFoundError),
+        associate(peer_at(port), contexts.verification(), step="C-ECHO") as association,
+    ):
+        raise NotFoundError("no such plan")
+    _until(lambda: ended)
+    assert ended == ["ok"]
+    assert association.assoc.is_released
+
+
+def test_release_that_the_peer_never_answers_does_not_hold_us(peer_at):
+    def play(wire):
+        wire.accept()
+        wire.ignore_everything()
+
+    before = set(threading.enumerate())
+    with raw_peer(play) as port:
+        start = time.monotonic()
+        with associate(peer_at(port, acse_timeout=0.5), contexts.verification(), step="C-ECHO"):
+            pass
+        assert time.monotonic() - start < 4
+        assert no_threads_left(before)
+
+
+def test_unknown_host_is_told_by_name(peer_at):
+    from dataclasses import replace
+
+    peer = replace(peer_at(104), host="no-such-host.invalid")
+    with pytest.raises(PeerUnreachableError, match=r"host name 'no-such-host\.invalid' cannot be found"):
+        echo_peer(peer)
+
+
+def test_refused_connection_names_the_port(peer_at):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, not listening: refuses
+        port = bound.getsockname()[1]
+        with pytest.raises(PeerUnreachableError, match=f"refused: nothing listens on port {port}"):
+            echo_peer(peer_at(port))
+
+
+def test_connection_that_times_out_is_told_as_such(peer_at):
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        port = full.getsockname()[1]
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        try:
+            with pytest.raises(PeerUnreachableError, match=r"no connection within 0\.3 s.*firewall"):
+                echo_peer(peer_at(port, connect_timeout=0.3))
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+REJECTIONS = [
+    *[((1, 1, reason), reason in (2, 3, 7)) for reason in (1, 2, 3, 7)],
+    *[((1, 2, reason), reason == 2) for reason in (1, 2)],
+    *[((1, 3, reason), False) for reason in (1, 2)],
+    *[((2, 1, reason), False) for reason in (1, 2, 3, 7)],
+    *[((2, 2, reason), False) for reason in (1, 2)],
+    *[((2, 3, reason), False) for reason in (1, 2)],
+]
+
+
+@pytest.mark.parametrize(("code", "permanent"), REJECTIONS)
+def test_rejections_are_permanent_or_transient_by_their_code(peer_at, code, permanent):
+    rejected = pytest.raises((PermanentRejectionError, TransientRejectionError))
+    with raw_peer(lambda wire: wire.reject(*code)) as port, rejected as caught:
+        echo_peer(peer_at(port))
+    assert isinstance(caught.value, PermanentRejectionError) is permanent
+    assert caught.value.transient is not permanent
+    assert f"({code[0]}/{code[1]}/{code[2]})" in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [(1, 1, 3), (1, 1, 1)])
+def test_unknown_calling_title_says_to_enter_it_under_trusted_entities(peer_at, code):
+    rejected = pytest.raises((PermanentRejectionError, TransientRejectionError))
+    with raw_peer(lambda wire: wire.reject(*code)) as port, rejected as caught:
+        echo_peer(peer_at(port, calling_ae_title="AF_TEST"))
+    assert 'Enter the calling AE title "AF_TEST"' in caught.value.hint
+    assert "Trusted Application Entities" in caught.value.hint
+    assert "restart" in caught.value.hint
+
+
+def test_unknown_called_title_says_which_field_to_change(scp, peer_at):
+    port = scp(require_called_aet=True)
+    with pytest.raises(PermanentRejectionError, match="called_ae_title"):
+        echo_peer(peer_at(port, called_ae_title="WRONG"))
+
+
+def test_refused_service_is_named(scp, peer_at):
+    port = scp(services=[uids.STUDY_ROOT_FIND])
+    with pytest.raises(ContextRejectedError, match="Verification SOP Class"):
+        echo_peer(peer_at(port))
+
+
+def test_service_refused_among_others_is_named_when_it_is_used(scp, peer_at):
+    port = scp(services=[uids.STUDY_ROOT_FIND])
+    proposed = [*contexts.verification(), *contexts.find(uids.STUDY_ROOT_FIND)]
+    with associate(peer_at(port), proposed, step="C-ECHO") as association:
+        with pytest.raises(ContextRejectedError, match="Verification SOP Class"):
+            echo(association)
+        assert association.assoc.is_established
+
+
+def test_peer_that_aborts_the_negotiation(peer_at):
+    def play(wire):
+        wire.read_pdu()
+        wire.abort()
+        wire.wait_for_end()
+
+    with raw_peer(play) as port, pytest.raises(AssociationAbortedError, match="the peer aborted"):
+        echo_peer(peer_at(port))
+
+
+def test_abort_by_the_peers_service_provider_is_one_too(peer_at):
+    def play(wire):
+        wire.read_pdu()
+        wire.abort(source=2, reason=1)
+        wire.wait_for_end()
+
+    with raw_peer(play) as port, pytest.raises(AssociationAbortedError, match="the peer aborted"):
+        echo_peer(peer_at(port))
+
+
+def test_peer_that_answers_and_closes_before_we_look_is_still_heard(peer_at, monkeypatch):
+    """pynetdicom looks whether the socket is open before it looks for the answer."""
+    from pynetdicom.transport import AssociationSocket
+
+    connect = AssociationSocket.connect
+
+    def slow_to_tell(self, primitive):
+        ready, self._ready = self._ready, threading.Event()
+        connect(self, primitive)
+
+        def tell():
+            _until(lambda: not self._is_connected)
+            ready.set()
+
+        threading.Thread(target=tell).start()
+
+    monkeypatch.setattr(AssociationSocket, "connect", slow_to_tell)
+    rejected = pytest.raises(PermanentRejectionError, match="calling AE title not recognised")
+    with raw_peer(lambda wire: wire.reject(1, 1, 3)) as port, rejected:
+        echo_peer(peer_at(port))
+
+
+def test_peer_that_hangs_up_in_the_negotiation(peer_at):
+    with raw_peer(lambda wire: wire.read_pdu()) as port, pytest.raises(AssociationAbortedError, match="TLS"):
+        echo_peer(peer_at(port))
+
+
+def test_peer_that_speaks_something_else(peer_at):
+    def play(wire):
+        wire.socket.sendall(b"220 mail.example.org ESMTP\r\n")
+        wire.ignore_everything()
+
+    with raw_peer(play) as port, pytest.raises(AssociationAbortedError, match="not DICOM"):
+        echo_peer(peer_at(port))
+
+
+def test_peer_that_is_silent_times_out(peer_at):
+    with raw_peer(lambda wire: wire.ignore_everything()) as port:
+        start = time.monotonic()
+        with pytest.raises(PeerTimeoutError, match=r"no answer to the association request within 0\.5 s"):
+            echo_peer(peer_at(port, acse_timeout=0.5))
+        assert time.monotonic() - start < 4
+
+
+def test_peer_that_stalls_in_the_middle_of_its_answer_times_out(peer_at):
+    def play(wire):
+        _, body = wire.read_pdu()
+        wire.socket.sendall(wire.accept_pdu(body)[:50])
+        wire.wait_for_end()
+
+    before = set(threading.enumerate())
+    with raw_peer(play) as port:
+        start = time.monotonic()
+        with pytest.raises(PeerTimeoutError):
+            echo_peer(peer_at(port, acse_timeout=0.5, network_timeout=60))
+        assert time.monotonic() - start < 6
+        assert no_threads_left(before)
+
+
+def test_too_many_contexts_are_refused_before_any_network(peer_at):
+    proposed = contexts.storage_contexts() + contexts.storage_contexts()
+    refused = pytest.raises(ConfigurationError, match="240 presentation contexts cannot be proposed")
+    with refused, associate(peer_at(1), proposed, step="C-GET"):
+        pass
+
+
+def test_user_identity_is_sent_and_its_confirmation_demanded(peer_at):
+    seen = []
+
+    def play(wire):
+        wire.accept()
+        seen.append(wire.request)
+        wire.read_message()
+
+    with raw_peer(play) as port:
+        peer = peer_at(port, user_identity=UserIdentity("physics", "secret"), require_user_identity=True)
+        with pytest.raises(PermanentRejectionError, match="without confirming the user identity") as caught:
+            echo_peer(peer)
+    assert b"\x02\x01\x00\x07physics\x00\x06secret" in seen[0]
+    assert "secret" not in str(caught.value)
+    assert "secret" not in repr(peer)
+
+
+def test_user_identity_that_is_confirmed_passes(peer_at):
+    def play(wire):
+        wire.accept(items=b"\x59\x00\x00\x02\x00\x00")
+        request, _ = wire.read_message()
+        wire.respond(request, 0x0000)
+        wire.read_message()
+
+    with raw_peer(play) as port:
+        peer = peer_at(port, user_identity=UserIdentity("physics"), require_user_identity=True)
+        assert echo_peer(peer).seconds >= 0
+
+
+def test_abort_of_an_idle_association_is_noticed(peer_at):
+    go = threading.Event()
+
+    def play(wire):
+        wire.accept()
+        go.wait(5)
+        wire.abort()
+        wire.wait_for_end()
+
+    with raw_peer(play) as port, associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
+        go.set()
+        _until(lambda: not association.assoc.is_established)
+        assert association.assoc.is_aborted
+        with pytest.raises(AssociationAbortedError, match="the peer aborted"):
+            echo(association)
+
+
+def test_release_of_an_idle_association_is_answered(peer_at):
+    go, answered = threading.Event(), threading.Event()
+
+    def play(wire):
+        wire.accept()
+        go.wait(5)
+        wire.socket.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+        kind, _ = wire.read_pdu()
+        assert kind == 6
+        answered.set()
+
+    with raw_peer(play) as port, associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
+        go.set()
+        assert answered.wait(5)
+        _until(lambda: association.assoc.is_released)
+        with pytest.raises(AssociationAbortedError):
+            echo(association)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_release_that_both_sides_ask_for_at_once_is_quick(peer_at):
+    def play(wire):
+        wire.accept()
+        request, _ = wire.read_message()
+        wire.respond(request, 0x0000)
+        wire.socket.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+        wire.ignore_everything()
+
+    with raw_peer(play) as port:
+        for _ in range(5):
+            start = time.monotonic()
+            with associate(peer_at(port, acse_timeout=1.0), contexts.verification(), step="C-ECHO") as association:
+                echo(association)
+            assert time.monotonic() - start < 3
+            assert not association.assoc.is_established
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_release_that_crosses_ours_in_the_last_moment_is_quick(peer_at, monkeypatch):
+    """pynetdicom's thread does not survive that."""
+
+    def play(wire):
+        wire.accept()
+        wire.socket.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+        wire.ignore_everything()
+
+    monkeypatch.setattr(parked, "_has_ended", lambda assoc: False)
+    with raw_peer(play) as port:
+        with associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
+            _until(lambda: parked.end_waits(association.assoc))
+            monkeypatch.setattr(parked, "end_waits", lambda assoc: False)
+            start = time.monotonic()
+        assert time.monotonic() - start < 3
+        assert not association.assoc.is_established
+
+
+def test_peer_that_accepts_and_releases_at_once(peer_at):
+    def play(wire):
+        wire.accept()
+        wire.socket.sendall(b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00")
+        wire.ignore_everything()
+
+    with raw_peer(play) as port, pytest.raises(AssociationAbortedError):
+        echo_peer(peer_at(port))
+
+
+def test_silence_on_an_idle_association_ends_it(peer_at):
+    def play(wire):
+        wire.accept()
+        wire.wait_for_end()
+
+    with raw_peer(play) as port:
+        peer = peer_at(port, network_timeout=0.3)
+        with associate(peer, contexts.verification(), step="C-ECHO") as association:
+            _until(lambda: not association.assoc.is_established)
+            assert association.assoc.is_aborted
+
+
+def test_cancelled_before_it_begins_touches_no_network(peer_at):
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        echo_peer(peer_at(1), cancellation=cancellation)
+
+
+def test_cancelled_during_the_negotiation_ends_it(peer_at):
+    cancellation, asked = Cancellation(), threading.Event()
+
+    def play(wire):
+        wire.read_pdu()
+        asked.set()
+        wire.wait_for_end()
+
+    def cancel():
+        asked.wait(5)
+        cancellation.cancel()
+
+    with raw_peer(play) as port:
+        threading.Thread(target=cancel).start()
+        start = time.monotonic()
+        with pytest.raises(CancelledError):
+            echo_peer(peer_at(port, acse_timeout=30), cancellation=cancellation)
+        assert time.monotonic() - start < 5
+
+
+def _until(condition, seconds=5):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "not within the time"
+        time.sleep(0.01)
