@@ -1,0 +1,259 @@
+"""Finding: a peer's answers, judged against the query before anybody gets them.
+
+A peer may ignore keys or answer some of them empty. Each answer is held against the query here
+(semantics 12); what stays undecided is looked up at IMAGE level, and is otherwise an error or a list
+of its own. How the peer is asked is the business of :mod:`.asking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from pydicom.dataset import Dataset
+
+from airflow_provider_varian.dimse import contexts
+from airflow_provider_varian.dimse.association import Negotiated, associate
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.errors import CancelledError, PermanentDicomError, QueryError, UndecidedMatchError
+from airflow_provider_varian.query.answers import to_answer
+from airflow_provider_varian.query.asking import STEP, Asker, ending, unique_value
+from airflow_provider_varian.query.level import Level
+from airflow_provider_varian.query.matching import Matcher
+from airflow_provider_varian.query.model import AT_IMAGE_LEVEL, InformationModel
+from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.query.query import Key, Query, unique_key
+from airflow_provider_varian.query.verdict import Verdict, any_of
+
+__all__ = ["FindResult", "FindSession", "find", "iter_find"]
+
+OnUndecided = Literal["error", "keep"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindResult:
+    """What a query found.
+
+    :param answers: the matches, as JSON-ready mappings by keyword.
+    :param undecided: answers that lack what would decide; empty unless they were to be kept.
+    :param model: the information model that was used.
+    :param warnings: sentences for a person, without identifiers.
+    :param limited: the caller's limit was hit: more matches exist.
+    :param found_by_pattern: the exact Patient ID found nothing, its pattern in the profile did.
+    """
+
+    answers: list[dict[str, Any]] = field(repr=False)
+    undecided: list[dict[str, Any]] = field(repr=False)
+    model: InformationModel
+    warnings: list[str]
+    limited: bool = False
+    found_by_pattern: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One answer and what was found out about it."""
+
+    dataset: Dataset = field(repr=False)
+    verdict: Verdict
+    doubts: tuple[str, ...] = ()
+
+
+class FindSession:
+    """Queries over one association, one at a time; a context manager.
+
+    :param peer: whom to ask.
+    :param profile: its habits, see :func:`airflow_provider_varian.aria.profile.profile_for`.
+    :param cancellation: stops it from outside.
+
+    Entering raises what :func:`~airflow_provider_varian.dimse.association.associate` raises.
+    """
+
+    def __init__(self, peer: Peer, *, profile: Profile, cancellation: Cancellation | None = None) -> None:
+        self.peer = peer
+        self.profile = profile
+        proposed = [cx for model in InformationModel for cx in contexts.find(model.find_uid)]
+        self._association = associate(peer, proposed, step=STEP, cancellation=cancellation)
+        self._open: Asker | None = None
+
+    def __enter__(self) -> Self:
+        """Open the association."""
+        self._open = Asker(self._association.__enter__(), self.profile)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the association; what is only wrong with a query or its answers does not abort it."""
+        self._open = None
+        if isinstance(error, PermanentDicomError) and not isinstance(error, CancelledError):
+            self._association.__exit__(None, None, None)
+        else:
+            self._association.__exit__(kind, error, trace)
+
+    @property
+    def _asker(self) -> Asker:
+        if self._open is None:
+            raise QueryError("the session is not open", step=STEP, hint="Use FindSession in a with block")
+        return self._open
+
+    @property
+    def negotiated(self) -> Negotiated:
+        """What the peer said when it accepted the association."""
+        return self._asker.association.negotiated
+
+    def find(self, query: Query, *, limit: int | None = None, undecided: OnUndecided = "error") -> FindResult:
+        """Ask and return all matches.
+
+        :param query: what to ask for.
+        :param limit: return so many matches at most; finding one more makes the result ``limited``.
+            What is undecided then is listed, not looked up.
+        :param undecided: ``error`` or ``keep`` answers that stay undecided after a look at IMAGE level.
+        :raises UndecidedMatchError: names the keys that such answers lack.
+        :raises CroppedAnswerError: the peer holds more than it lists, or the query is too broad.
+        :raises QueryError: the peer's profile or the connection's information model rules it out.
+        """
+        _check_limit(limit)
+        asker = self._asker
+        noted, asker.found_by_pattern = len(asker.warnings), False
+        matches: list[_Row] = []
+        doubtful: list[_Row] = []
+        limited = False
+        with ending(self._matches(query, doubtful)) as rows:
+            for row in rows:
+                limited = limit is not None and len(matches) == limit
+                if limited:
+                    break
+                matches.append(row)
+        if doubtful and undecided == "error" and not limited:
+            raise self._undecided(query, doubtful)
+        return FindResult(
+            answers=[self._answer(row) for row in matches],
+            undecided=[self._answer(row) for row in doubtful],
+            model=asker.model_of(query),
+            warnings=asker.warnings[noted:],
+            limited=limited,
+            found_by_pattern=asker.found_by_pattern,
+        )
+
+    def iter_find(self, query: Query) -> Iterator[dict[str, Any]]:
+        """Ask and yield the matches while they come.
+
+        What spoils the answer as a whole, a crop or undecided answers, is raised at the end: it is
+        whole only when the iterator is exhausted. Closing it early cancels the request.
+
+        :param query: what to ask for.
+        :raises UndecidedMatchError: see :meth:`find`.
+        :raises CroppedAnswerError: see :meth:`find`.
+        """
+        doubtful: list[_Row] = []
+        with ending(self._matches(query, doubtful)) as rows:
+            for row in rows:
+                yield self._answer(row)
+        if doubtful:
+            raise self._undecided(query, doubtful)
+
+    def _answer(self, row: _Row) -> dict[str, Any]:
+        return to_answer(row.dataset, self._asker.assumed)
+
+    def _undecided(self, query: Query, rows: Sequence[_Row]) -> UndecidedMatchError:
+        names = ", ".join(dict.fromkeys(name for row in rows for name in row.doubts))
+        return UndecidedMatchError(
+            f"{len(rows)} of the answers at {query.level} level lack a readable value of {names}, "
+            "so it is open whether they match",
+            peer=self.peer.name,
+            step=STEP,
+            hint=f"Leave {names} out of the query, or keep undecided answers and look into the objects",
+        )
+
+    def _matches(self, query: Query, doubtful: list[_Row]) -> Iterator[_Row]:
+        """Yield matches as they come, then those that a look at IMAGE level decided; collect what stays open."""
+        matcher = query.matcher()
+        with ending(self._asker.ask(query)) as datasets:
+            for dataset in datasets:
+                row = self._judge(dataset, matcher)
+                if row.verdict is Verdict.MATCH:
+                    yield row
+                elif row.verdict is Verdict.UNDECIDED:
+                    doubtful.append(row)
+        if query.level is Level.IMAGE:
+            return
+        # Not before the end of the answer: an association carries one request at a time.
+        still_open: list[_Row] = []
+        for row in doubtful:
+            verdict = self._from_images(query, row)
+            if verdict is Verdict.MATCH:
+                yield row
+            elif verdict is Verdict.UNDECIDED:
+                still_open.append(row)
+        doubtful[:] = still_open
+
+    def _judge(self, dataset: Dataset, matcher: Matcher) -> _Row:
+        assumed = self._asker.assumed
+        verdict = matcher.match(dataset, assumed)
+        if verdict is not Verdict.UNDECIDED:
+            return _Row(dataset, verdict)
+        doubts = [name for name, one in matcher.verdicts(dataset, assumed).items() if one is Verdict.UNDECIDED]
+        return _Row(dataset, verdict, tuple(doubts))
+
+    def _from_images(self, query: Query, row: _Row) -> Verdict:
+        """Decide by the images below an answer (semantics 12)."""
+        named = self._identity(query, row.dataset)
+        if not named:
+            return Verdict.UNDECIDED
+        open_keys = [_at_image_level(key) for key in query.matching_keys if key.keyword in row.doubts]
+        below = query.at(Level.IMAGE, (*named, *open_keys))
+        matcher = below.matcher()
+        verdicts: list[Verdict] = []
+        with ending(self._asker.ask(below)) as datasets:
+            for dataset in datasets:
+                verdicts.append(matcher.match(dataset, self._asker.assumed))
+                if verdicts[-1] is Verdict.MATCH:
+                    break
+        return any_of(verdicts) if verdicts else Verdict.UNDECIDED
+
+    def _identity(self, query: Query, dataset: Dataset) -> list[Key]:
+        """Return the unique keys that name an answer's entity; nothing when they do not suffice to ask below it."""
+        levels = [level for level in Level.PATIENT.through(query.level) if unique_value(dataset, level)]
+        needed = {query.level}
+        if not self.profile.relational_queries:
+            needed.add(self._asker.model_of(query).top)
+        if not needed <= set(levels):
+            return []
+        return [unique_key(level, unique_value(dataset, level)) for level in levels]
+
+
+def find(
+    peer: Peer,
+    query: Query,
+    *,
+    profile: Profile,
+    limit: int | None = None,
+    undecided: OnUndecided = "error",
+    cancellation: Cancellation | None = None,
+) -> FindResult:
+    """Ask one query over an association of its own; see :class:`FindSession` for parameters and errors."""
+    _check_limit(limit)
+    with FindSession(peer, profile=profile, cancellation=cancellation) as session:
+        return session.find(query, limit=limit, undecided=undecided)
+
+
+def iter_find(
+    peer: Peer, query: Query, *, profile: Profile, cancellation: Cancellation | None = None
+) -> Iterator[dict[str, Any]]:
+    """Ask one query over an association of its own and yield matches; see :meth:`FindSession.iter_find`."""
+    with FindSession(peer, profile=profile, cancellation=cancellation) as session:
+        yield from session.iter_find(query)
+
+
+def _check_limit(limit: int | None) -> None:
+    if limit is not None and (isinstance(limit, bool) or limit < 1):
+        raise QueryError("the limit is not a whole number from 1", step=STEP)
+
+
+def _at_image_level(key: Key) -> Key:
+    keyword = AT_IMAGE_LEVEL.get(key.keyword)
+    return Key(keyword, key.vr, key.values, key.items, key.literal) if keyword else key

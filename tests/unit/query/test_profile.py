@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.query.profile import Profile
+
+PLAIN = Profile(name="plain")
+
+
+def test_no_overrides_change_nothing():
+    assert PLAIN.overridden(None) == PLAIN
+    assert PLAIN.overridden({}) == PLAIN
+
+
+def test_overrides_come_as_json():
+    changed = PLAIN.overridden(
+        {
+            "relational_queries": True,
+            "known_caps": [500],
+            "too_broad_statuses": ["0xC001", 42753],
+            "patient_id_patterns": {"QA_2026_LONG": "*A_2026_LONG"},
+            "unreliable_matching_keys": ["RTPlanLabel"],
+            "settle_seconds": 1,
+            "stable_counts": 2,
+        }
+    )
+    assert changed.relational_queries
+    assert changed.known_caps == {500}
+    assert changed.too_broad_statuses == {0xC001, 42753}
+    assert changed.patient_id_patterns["QA_2026_LONG"] == "*A_2026_LONG"
+    assert changed.unreliable_matching_keys == {"RTPlanLabel"}
+    assert changed.settle_seconds == 1.0
+    assert changed.stable_counts == 2
+
+
+def test_an_unknown_override_names_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"'relational_query'.*Did you mean relational_queries"):
+        PLAIN.overridden({"relational_query": True})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("relational_queries", "yes"),
+        ("stable_counts", 0),
+        ("stable_counts", True),
+        ("settle_seconds", -1),
+        ("settle_seconds", float("nan")),
+        ("known_caps", 500),
+        ("too_broad_statuses", ["many"]),
+        ("unreliable_matching_keys", "RTPlanLabel"),
+        ("patient_id_patterns", {"A": "no wildcard"}),
+        ("patient_id_patterns", ["A"]),
+        ("volatile_attributes", [1]),
+    ],
+)
+def test_an_override_of_another_kind_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        PLAIN.overridden({name: value})
+
+
+def test_the_name_cannot_be_overridden():
+    with pytest.raises(ConfigurationError, match="unknown name 'name'"):
+        PLAIN.overridden({"name": "other"})
+
+
+def test_patterns_stay_out_of_the_text_form():
+    assert "SECRET" not in repr(PLAIN.overridden({"patient_id_patterns": {"SECRET": "*ECRET"}}))
