@@ -1,0 +1,126 @@
+"""Anybody's DICOM files behind the daemon: the holdings of ``simulate --data DIR``.
+
+Files are read once, at the start, without their pixels; a file is opened again when it is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+
+from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
+from airflow_provider_varian.simulator.holdings import Node, Search
+
+log = logging.getLogger(__name__)
+
+#: Elements longer than this are left in the file until it is sent.
+_DEFER_BYTES: Final = 4096
+
+_Tree = dict[str, "_Branch"]
+
+
+class _Branch:
+    """A patient, study or series in the making: the head of its first file, and what lies below."""
+
+    def __init__(self, head: Dataset) -> None:
+        self.head = head
+        self.branches: _Tree = {}
+        self.files: list[tuple[Path, Dataset]] = []
+
+
+class DataDirectory:
+    """The DICOM files below a folder; implements ``Holdings``.
+
+    :param folder: looked through with its subfolders; what is not DICOM is passed over.
+    :raises ConfigurationError: when it is not a folder or holds no DICOM file that can be served.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise ConfigurationError(f"{folder} is not a folder", hint="Give --data a folder with DICOM files")
+        self._tree: _Tree = {}
+        self._classes: set[str] = set()
+        seen: set[str] = set()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            head = _read_head(path)
+            if head is not None and head.SOPInstanceUID not in seen:
+                seen.add(head.SOPInstanceUID)
+                self._file(path, head)
+        if not seen:
+            raise ConfigurationError(
+                f"{folder} holds no DICOM file that can be served",
+                hint="Uncompressed or compressed little-endian DICOM files with SOP, study and series UIDs are served",
+            )
+        log.info("Serving %d instances from files", len(seen))
+
+    def sop_classes(self) -> frozenset[str]:
+        """Return the SOP classes of the instances held."""
+        return frozenset(self._classes)
+
+    def patients(self, wanted: Search) -> Iterator[Node]:
+        """Yield the patients; those asked for by ID when IDs are given."""
+        ids = wanted.uids(Level.PATIENT)
+        for patient_id, branch in self._tree.items():
+            if not ids or patient_id in ids:
+                yield _node(Level.PATIENT, patient_id, branch)
+
+    def _file(self, path: Path, head: Dataset) -> None:
+        tree = self._tree
+        branch = None
+        for level in LEVELS[:-1]:
+            value = str(head.get(UNIQUE_KEYS[level]) or "")
+            branch = tree.setdefault(value, _Branch(head))
+            tree = branch.branches
+        if branch is not None:
+            branch.files.append((path, head))
+        self._classes.add(str(head.SOPClassUID))
+
+
+def _read_head(path: Path) -> Dataset | None:
+    """Return a file's attributes without pixels; ``None`` for a file that cannot be served."""
+    try:
+        head = dcmread(path, stop_before_pixels=True, defer_size=_DEFER_BYTES)
+    except (InvalidDicomError, OSError, EOFError, ValueError):
+        return None
+    syntax = head.file_meta.get("TransferSyntaxUID")
+    if syntax is None or not syntax.is_little_endian or syntax.is_deflated:
+        return None
+    needed = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+    return head if all(head.get(keyword) for keyword in needed) else None
+
+
+def _node(level: Level, uid: str, branch: _Branch) -> Node:
+    head = branch.head
+    below = LEVELS[level.depth + 1]
+    if level is Level.SERIES:
+        return Node(
+            level=level,
+            uid=uid,
+            values=lambda: head,
+            children=lambda: [_instance(path, each) for path, each in branch.files],
+        )
+    return Node(
+        level=level,
+        uid=uid,
+        values=lambda: head,
+        children=lambda: [_node(below, key, lower) for key, lower in branch.branches.items()],
+    )
+
+
+def _instance(path: Path, head: Dataset) -> Node:
+    return Node(
+        level=Level.IMAGE,
+        uid=str(head.SOPInstanceUID),
+        values=lambda: head,
+        sop_class_uid=str(head.SOPClassUID),
+        transfer_syntax=str(head.file_meta.TransferSyntaxUID),
+        fetch=partial(dcmread, path),
+    )

@@ -1,0 +1,90 @@
+"""What the synthetic clinic holds, told beside the wire: for tests, documentation and rehearsals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from airflow_provider_varian.simulator.clinic import Clinic
+from airflow_provider_varian.simulator.linacs import LINACS, Exercise
+from airflow_provider_varian.simulator.place import Place
+from airflow_provider_varian.simulator.sessions import Truth, session, truth
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFact:
+    """One image of a plan.
+
+    :param acquired: clinic-local, without a zone.
+    :param beam: ReferencedBeamNumber; ``None`` for kV.
+    """
+
+    sop_instance_uid: str
+    acquired: datetime
+    kv: bool
+    beam: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFact:
+    """One QA plan and what hangs on it."""
+
+    machine: str
+    patient_id: str
+    course: str
+    label: str
+    exercise: Exercise
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    beams: tuple[int, ...]
+    days: tuple[date, ...]
+    place: Place
+
+    def image_series_uid(self, day: date) -> str:
+        """Return the Series Instance UID of a day's images."""
+        return self.place.image_series_uid(day)
+
+    def images(self, day: date) -> tuple[ImageFact, ...]:
+        """Return a day's images in the order of acquisition; none on a day without a session."""
+        if day not in self.days:
+            return ()
+        made = session(self.place.identity, self.place.linac, self.place.plan, day)
+        return tuple(
+            ImageFact(
+                sop_instance_uid=self.place.image_uid(day, exposure.number),
+                acquired=exposure.acquired,
+                kv=exposure.is_kv,
+                beam=exposure.beam.number if exposure.beam else None,
+            )
+            for exposure in made.exposures
+        )
+
+    def truth(self, day: date) -> Truth:
+        """Return what an analysis of a day's images should find."""
+        return truth(self.place.identity, self.place.linac, self.place.plan, day)
+
+
+def facts(clinic: Clinic) -> tuple[PlanFact, ...]:
+    """List the machines' QA plans with their UIDs, in the order of the machines."""
+    found = []
+    for linac in LINACS:
+        for course in linac.courses:
+            for plan in course.plans:
+                place = clinic.place(linac, course, plan)
+                found.append(
+                    PlanFact(
+                        machine=linac.name,
+                        patient_id=linac.patient_id,
+                        course=course.course_id,
+                        label=plan.label,
+                        exercise=plan.exercise,
+                        sop_instance_uid=place.plan_uid,
+                        study_instance_uid=place.study_uid,
+                        series_instance_uid=place.plan_series_uid,
+                        beams=tuple(beam.number for beam in plan.beams),
+                        days=clinic.session_days(course),
+                        place=place,
+                    )
+                )
+    return tuple(found)

@@ -1,0 +1,103 @@
+"""The associations on which a C-MOVE sends: new ones, to the trusted entry's port (quirk 17)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from pynetdicom import AE, evt
+from pynetdicom.association import Association
+from pynetdicom.presentation import build_context
+
+from airflow_provider_varian.dimse import parked, socket_manners
+from airflow_provider_varian.simulator.trusted import TrustedEntity
+
+log = logging.getLogger(__name__)
+
+_CONNECT_SECONDS: Final = 10.0
+_ASSOCIATE_SECONDS: Final = 30.0
+#: varian-daemon 1.1: "Transaction timeout [ms]: 100000".
+TRANSACTION_SECONDS: Final = 100.0
+
+
+class OutgoingAssociations:
+    """Opens them, and ends those that are open when the daemon stops."""
+
+    def __init__(self) -> None:
+        self._open: set[Association] = set()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def open(self, ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> Iterator[Association | None]:
+        """Associate with a destination for the length of a ``with`` block; ``None`` when it cannot be reached.
+
+        :param ae: who calls; its time-outs are set here.
+        :param entity: whom it calls.
+        :param syntaxes: transfer syntaxes to propose, each in a context of its own, by SOP class UID.
+        """
+        assoc = _associate(ae, entity, syntaxes)
+        if assoc is None:
+            yield None
+            return
+        with self._lock:
+            self._open.add(assoc)
+        parked.claim(assoc)
+        try:
+            yield assoc
+        finally:
+            with self._lock:
+                self._open.discard(assoc)
+            if assoc.is_established:
+                assoc.release()
+            parked.hand_back(assoc)
+
+    def abort(self) -> None:
+        """Abort all that are open."""
+        with self._lock:
+            associations = list(self._open)
+        for assoc in associations:
+            end(assoc)
+
+
+def end(assoc: Association) -> None:
+    """End an association at once, and wake whatever waits for a message on it."""
+    if assoc.is_established:
+        assoc.abort()
+    else:
+        # Negotiating, or a connection that never asked for anything: there is nobody to tell.
+        parked.close_socket(assoc)
+    assoc.dimse.msg_queue.put((None, None))
+
+
+def _associate(ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> Association | None:
+    ae.connection_timeout = _CONNECT_SECONDS
+    ae.acse_timeout = _ASSOCIATE_SECONDS
+    ae.dimse_timeout = ae.network_timeout = TRANSACTION_SECONDS
+    contexts = [build_context(uid, [syntax]) for uid, found in syntaxes.items() for syntax in sorted(found)]
+    handlers: list[Any] = [
+        (evt.EVT_CONN_OPEN, parked.bound_waiting),
+        (evt.EVT_CONN_OPEN, parked.park),
+        *socket_manners.handlers(),
+    ]
+    if not contexts:
+        log.info("Nothing that is to be moved can be sent in a transfer syntax of the daemon")
+        return None
+    try:
+        assoc = ae.associate(
+            entity.host,
+            entity.port,
+            contexts=contexts,
+            ae_title=entity.ae_title,
+            max_pdu=ae.maximum_pdu_size,
+            evt_handlers=handlers,
+        )
+    except (OSError, ValueError) as error:
+        log.info("The move destination %s cannot be reached: %s", entity.ae_title, type(error).__name__)
+        return None
+    if not assoc.is_established:
+        log.info("The move destination %s at %s:%d did not associate", entity.ae_title, entity.host, entity.port)
+        return None
+    return assoc

@@ -1,0 +1,110 @@
+"""The simulated daemon as a process: what ``varian-dicom simulate`` runs."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from airflow_provider_varian.simulator.behaviour import Behaviour
+from airflow_provider_varian.simulator.clinic import Clinic
+from airflow_provider_varian.simulator.data_directory import DataDirectory
+from airflow_provider_varian.simulator.holdings import Holdings
+from airflow_provider_varian.simulator.server import SimulatedDaemon
+from airflow_provider_varian.simulator.trusted import TrustedEntity
+
+log = logging.getLogger(__name__)
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorOptions:
+    """The options of ``simulate``.
+
+    :param ae_title: AE title of the daemon.
+    :param host: address to listen on.
+    :param port: port to listen on; 0 picks a free one.
+    :param trusted: trusted entities; see :meth:`.TrustedEntity.parse`.
+    :param seed: of the synthetic clinic.
+    :param patients: number of clinical patients, beside the machines' QA patients.
+    :param days: number of days with QA images.
+    :param until: last of those days; ``None`` = today in the clinic's zone, moving on.
+    :param matrix: rows and columns of portal images.
+    :param timezone: the clinic's zone.
+    :param data: serve the DICOM files of this folder instead of the synthetic clinic.
+    :param behaviour: the daemon's habits; see :meth:`.Behaviour.with_settings`.
+    """
+
+    ae_title: str = "VMSDBD"
+    host: str = "127.0.0.1"
+    port: int = 51402
+    trusted: tuple[TrustedEntity, ...] = ()
+    seed: int = 1
+    patients: int = 10
+    days: int = 30
+    until: date | None = None
+    matrix: int = 1280
+    timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
+    data: Path | None = None
+    behaviour: Behaviour = field(default_factory=Behaviour)
+
+    def daemon(self) -> SimulatedDaemon:
+        """Build the daemon; it does not listen yet.
+
+        :raises ConfigurationError: when the folder of ``data`` cannot be served.
+        """
+        return SimulatedDaemon(
+            self._holdings(),
+            ae_title=self.ae_title,
+            host=self.host,
+            port=self.port,
+            trusted=self.trusted,
+            behaviour=self.behaviour,
+            timezone=self.timezone,
+        )
+
+    def _holdings(self) -> Holdings:
+        if self.data is not None:
+            return DataDirectory(self.data)
+        return Clinic(
+            seed=self.seed,
+            patients=self.patients,
+            days=self.days,
+            until=self.until,
+            matrix=self.matrix,
+            timezone=self.timezone,
+        )
+
+
+def run(options: SimulatorOptions, announce: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT; in the main thread only, which is where signals arrive.
+
+    :param options: what to serve, and how.
+    :param announce: takes the one line ``listening on HOST:PORT`` when the daemon is ready.
+    :raises ConfigurationError: when the port or the folder cannot be had.
+    """
+    # The one queue whose put() may be called from a signal handler, on top of a get() in the same thread.
+    stop: queue.SimpleQueue[int] = queue.SimpleQueue()
+    with _told_by_signals(stop), options.daemon() as daemon:
+        host, port = daemon.address
+        announce(f"listening on {f'[{host}]' if ':' in host else host}:{port}")
+        stop.get()
+        log.info("Stopping")
+
+
+@contextmanager
+def _told_by_signals(stop: queue.SimpleQueue[int]) -> Iterator[None]:
+    previous = {number: signal.signal(number, lambda received, _: stop.put(received)) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

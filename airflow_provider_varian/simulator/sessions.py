@@ -1,0 +1,109 @@
+"""One morning's session of a QA plan: which exposures were made when, and the truth they show.
+
+The truth is small and comes from the seed: where the ball lay, how far the field was off, which
+leaf lags. A session is anchored by its date alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+
+from airflow_provider_varian.simulator.identity import Identity
+from airflow_provider_varian.simulator.linacs import Beam, Exercise, Linac, QAPlan
+
+#: A kV source sits a quarter turn from the MV source (IEC 61217 gantry angle plus 90).
+KV_SOURCE_OFFSET = 90.0
+_LEAVES = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """What an analysis of the session's images should find.
+
+    :param ball_mm: ball relative to the isocentre in IEC fixed coordinates (x right, y to the
+        gantry, z up), millimetres.
+    :param field_mm: offset of the field centre in the collimator's own axes at the isocentre
+        plane, millimetres.
+    :param sag_mm: droop of the beam axis to the gantry side at gantry 0, growing to twice that
+        at 180, millimetres.
+    :param leaf_error_mm: error of each leaf pair's gap centre, millimetres, 60 of them.
+    :param output: output relative to reference, about 1.
+    """
+
+    ball_mm: tuple[float, float, float]
+    field_mm: tuple[float, float]
+    sag_mm: float
+    leaf_error_mm: tuple[float, ...]
+    output: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exposure:
+    """One image of a session.
+
+    :param number: place in the session, from 1.
+    :param beam: the plan's beam; ``None`` for a kV image.
+    :param gantry: gantry angle at which it was taken, degrees.
+    :param source: angle of the source that made it, degrees; for kV a quarter turn further.
+    :param acquired: clinic-local time, without a zone as in DICOM.
+    """
+
+    number: int
+    beam: Beam | None
+    gantry: float
+    source: float
+    acquired: datetime
+
+    @property
+    def is_kv(self) -> bool:
+        """Whether the kV imager took it."""
+        return self.beam is None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """The exposures of one plan on one day, in one series."""
+
+    linac: Linac
+    plan: QAPlan
+    day: date
+    exposures: tuple[Exposure, ...]
+
+
+def session(identity: Identity, linac: Linac, plan: QAPlan, day: date) -> Session:
+    """Describe a plan's session of a day; cheap, no pixels."""
+    chance = identity.draw("session", linac.name, plan.label, day.isoformat())
+    moment = datetime.combine(day, plan.starts) + timedelta(seconds=chance.randrange(120))
+    exposures = []
+    stops: list[tuple[Beam | None, float]] = [(beam, beam.gantry) for beam in plan.beams]
+    stops += [(None, gantry) for gantry in plan.kv_gantry]
+    for number, (beam, gantry) in enumerate(stops, start=1):
+        source = gantry if beam else (gantry + KV_SOURCE_OFFSET) % 360.0
+        acquired = moment + timedelta(milliseconds=chance.randrange(1000))
+        exposures.append(Exposure(number=number, beam=beam, gantry=gantry, source=source, acquired=acquired))
+        moment += timedelta(seconds=40 + chance.randrange(20))
+    return Session(linac=linac, plan=plan, day=day, exposures=tuple(exposures))
+
+
+def truth(identity: Identity, linac: Linac, plan: QAPlan, day: date) -> Truth:
+    """Tell what a session's images show: a standing part per machine and a daily part."""
+    standing = identity.draw("truth", linac.name)
+    daily = identity.draw("truth", linac.name, plan.label, day.isoformat())
+
+    def offset(fixed: float, varying: float) -> float:
+        return standing.gauss(0.0, fixed) + daily.gauss(0.0, varying)
+
+    spread = 1.0 if plan.exercise is Exercise.WINSTON_LUTZ else 0.5
+    ball = (offset(0.2 * spread, 0.15), offset(0.2 * spread, 0.15), offset(0.2 * spread, 0.15))
+    field = (offset(0.15, 0.05), offset(0.15, 0.05))
+    sag = abs(offset(0.15, 0.02))
+    leaves = [standing.gauss(0.0, 0.04) + daily.gauss(0.0, 0.02) for _ in range(_LEAVES)]
+    leaves[standing.randrange(15, 45)] += 0.35
+    return Truth(
+        ball_mm=ball,
+        field_mm=field,
+        sag_mm=sag,
+        leaf_error_mm=tuple(leaves),
+        output=1.0 + offset(0.005, 0.003),
+    )

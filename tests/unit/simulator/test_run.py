@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+
+import pytest
+from support.simulated import Client
+
+from airflow_provider_varian.dimse.echo import echo_peer
+from airflow_provider_varian.dimse.peer import peer_from_connection
+from airflow_provider_varian.simulator.run import SimulatorOptions
+from airflow_provider_varian.simulator.trusted import TrustedEntity
+
+PROGRAM = """
+from datetime import date
+from airflow_provider_varian.simulator.run import SimulatorOptions, run
+from airflow_provider_varian.simulator.trusted import TrustedEntity
+trusted = (TrustedEntity.parse("AIRFLOW@127.0.0.1:11112"),)
+run(SimulatorOptions(port=0, trusted=trusted, until=date(2026, 11, 20)), lambda line: print(line, flush=True))
+print("stopped", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_says_where_it_listens_serves_and_stops_on_a_signal(number):
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    try:
+        line = process.stdout.readline().strip()
+        assert line.startswith("listening on 127.0.0.1:")
+        peer = peer_from_connection(
+            host="127.0.0.1", port=int(line.rpartition(":")[2]), extra={"called_ae_title": "VMSDBD"}
+        )
+        assert echo_peer(peer).seconds >= 0
+        assert len(Client(peer).find("STUDY", PatientID="QA_TB_WL")) == 2
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, out.strip(), err) == (0, "stopped", "")
+
+
+def test_options_build_the_clinic_they_say():
+    options = SimulatorOptions(seed=3, patients=2, days=4, until=date(2026, 1, 31), matrix=32)
+    clinic = options.daemon().holdings
+    assert (clinic.identity.seed, clinic.panel.matrix, len(clinic.days)) == (3, 32, 4)
+    assert TrustedEntity.parse("A@[::1]:104").host == "::1"
