@@ -1,0 +1,229 @@
+"""The structure of a data set, read without decoding it (PS3.5 chapter 7).
+
+Two questions are answered here about bytes that a peer sent: *does the head name the SOP instance
+that the command set announced?* (before the answer; :func:`parse_head`), and *do the element
+lengths walk to the end?* (when a retrieval claims the object; :func:`walk_elements`). Values are
+stepped over, nothing is inflated, recursion is replaced by a bounded stack.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from airflow_provider_varian.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    EXPLICIT_VR_BIG_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+)
+
+Buffer = bytes | bytearray | memoryview
+
+#: How many bytes of a data set are kept to look for its UIDs; they sit in the first few hundred.
+HEAD_BYTES: Final = 65536
+
+#: Sequences in sequences; DCMTK stops at the same depth (prior-art 5.3).
+MAX_DEPTH: Final = 64
+
+_UNDEFINED: Final = 0xFFFFFFFF
+_ITEM: Final = 0xFFFEE000
+_ITEM_DELIMITER: Final = 0xFFFEE00D
+_SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
+_PIXEL_DATA: Final = 0x7FE00010
+
+SOP_CLASS_UID: Final = 0x00080016
+SOP_INSTANCE_UID: Final = 0x00080018
+STUDY_INSTANCE_UID: Final = 0x0020000D
+SERIES_INSTANCE_UID: Final = 0x0020000E
+
+#: VRs with a length of 16 bits (PS3.5 table 7.1-2); each other VR has one of 32 bits.
+_SHORT_VRS: Final = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split(),
+)
+#: Transfer syntaxes whose data sets are not what the walk expects; none is ever negotiated.
+UNREADABLE_TRANSFER_SYNTAXES: Final = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
+
+_TAG: Final = struct.Struct("<HH")
+_LENGTH: Final = struct.Struct("<I")
+_SHORT_LENGTH: Final = struct.Struct("<H")
+
+
+class DataSetError(Exception):
+    """The bytes are not a well-formed data set of their transfer syntax."""
+
+
+class _EndsInside(DataSetError):  # noqa: N818 - tells a cut buffer from a wrong one
+    """The bytes end inside an element: wrong for a whole data set, normal for a cut head."""
+
+
+class Element(NamedTuple):
+    """One element of the top level: its tag as ``0xGGGGEEEE``, and where its value lies."""
+
+    tag: int
+    start: int
+    length: int
+
+
+class _Frame(NamedTuple):
+    """What surrounds the current position: a data set, a sequence, an item, or pixel fragments."""
+
+    kind: str
+    explicit: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The UIDs at the head of a data set; ``None`` where it does not show one.
+
+    :param sop_class_uid: (0008,0016).
+    :param sop_instance_uid: (0008,0018).
+    :param study_instance_uid: (0020,000D).
+    :param series_instance_uid: (0020,000E).
+    """
+
+    sop_class_uid: str | None
+    sop_instance_uid: str | None
+    study_instance_uid: str | None
+    series_instance_uid: str | None
+
+
+def parse_head(data: Buffer, transfer_syntax_uid: str) -> Head:
+    """Read the UIDs of a data set from its first bytes, up to (0020,000E).
+
+    :param data: the beginning of the data set; it may end anywhere.
+    :param transfer_syntax_uid: the transfer syntax that it came in.
+    :raises DataSetError: when the bytes are no data set, or the transfer syntax is one that is
+        never negotiated (deflated, big endian).
+    """
+    wanted = dict.fromkeys((SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
+    found: dict[int, str | None] = dict(wanted)
+    try:
+        for element in iter_elements(data, transfer_syntax_uid):
+            if element.tag > SERIES_INSTANCE_UID:
+                break
+            if element.tag in wanted:
+                found[element.tag] = _uid(data, element)
+    except _EndsInside:
+        pass  # a head is cut somewhere; what was read before stands
+    return Head(
+        sop_class_uid=found[SOP_CLASS_UID],
+        sop_instance_uid=found[SOP_INSTANCE_UID],
+        study_instance_uid=found[STUDY_INSTANCE_UID],
+        series_instance_uid=found[SERIES_INSTANCE_UID],
+    )
+
+
+def walk_elements(data: Buffer, transfer_syntax_uid: str, *, start: int = 0) -> int:
+    """Walk a whole data set by its element lengths and return how many elements its top level has.
+
+    :param data: the data set, e.g. a file mapped into memory.
+    :param transfer_syntax_uid: the transfer syntax that it is encoded in.
+    :param start: where in ``data`` it begins.
+    :raises DataSetError: when the lengths do not end exactly at the end of ``data``.
+    """
+    return sum(1 for _ in iter_elements(data, transfer_syntax_uid, start=start))
+
+
+def iter_elements(data: Buffer, transfer_syntax_uid: str, *, start: int = 0) -> Iterator[Element]:
+    """Iterate over the elements of the top level, stepping over what is nested in them.
+
+    :param data: the data set.
+    :param transfer_syntax_uid: the transfer syntax that it is encoded in.
+    :param start: where in ``data`` it begins.
+    :raises DataSetError: as soon as the bytes cannot be a data set.
+    """
+    if transfer_syntax_uid in UNREADABLE_TRANSFER_SYNTAXES:
+        raise DataSetError(f"transfer syntax {transfer_syntax_uid} is not read here")
+    # Every compressed transfer syntax is Explicit VR Little Endian (PS3.5 A.4).
+    explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
+    position, end = start, len(data)
+    while position < end:
+        tag, vr, length, value = _header(data, position, explicit)
+        if length == _UNDEFINED:
+            position = _step_over(data, value, _Frame(_nested_kind(tag, vr), _nested_explicit(vr, explicit)))
+            yield Element(tag, value, position - value)
+        else:
+            position = _advance(data, value, length)
+            yield Element(tag, value, length)
+
+
+def _header(data: Buffer, position: int, explicit: bool) -> tuple[int, bytes, int, int]:
+    """Return tag, VR (empty when implicit), length, and where the value begins."""
+    try:
+        group, number = _TAG.unpack_from(data, position)
+        tag = group << 16 | number
+        if not explicit or group == 0xFFFE:
+            return tag, b"", _LENGTH.unpack_from(data, position + 4)[0], position + 8
+        vr = bytes(data[position + 4 : position + 6])
+        if vr in _SHORT_VRS:
+            return tag, vr, _SHORT_LENGTH.unpack_from(data, position + 6)[0], position + 8
+        if len(vr) == 2 and not vr.isalpha():
+            raise DataSetError(f"no value representation at byte {position + 4}")
+        return tag, vr, _LENGTH.unpack_from(data, position + 8)[0], position + 12
+    except struct.error as error:
+        raise _EndsInside(f"the data set ends inside the element at byte {position}") from error
+
+
+def _advance(data: Buffer, value: int, length: int) -> int:
+    if value + length > len(data):
+        raise _EndsInside(f"a value of {length} bytes at byte {value} reaches over the end")
+    return value + length
+
+
+def _nested_kind(tag: int, vr: bytes) -> str:
+    if vr in (b"", b"SQ", b"UN"):
+        return "sequence"
+    if tag == _PIXEL_DATA and vr in (b"OB", b"OW"):
+        return "fragments"
+    raise DataSetError(f"undefined length with VR {vr.decode('ascii', 'replace')}")
+
+
+def _nested_explicit(vr: bytes, explicit: bool) -> bool:
+    # PS3.5 6.2.2 note 2: a sequence of VR UN and undefined length is Implicit VR inside.
+    return explicit and vr != b"UN"
+
+
+def _step_over(data: Buffer, position: int, outermost: _Frame) -> int:
+    """Walk a value of undefined length to behind its delimiter."""
+    stack = [outermost]
+    while stack:
+        tag, vr, length, value = _header(data, position, stack[-1].explicit)
+        if stack[-1].kind == "item":
+            position = _element_of_item(data, stack, tag, vr, length, value)
+        else:
+            position = _item_of_sequence(data, stack, tag, length, value)
+        if len(stack) > 2 * MAX_DEPTH:
+            raise DataSetError(f"sequences are nested deeper than {MAX_DEPTH}")
+    return position
+
+
+def _element_of_item(data: Buffer, stack: list[_Frame], tag: int, vr: bytes, length: int, value: int) -> int:
+    if tag == _ITEM_DELIMITER:
+        stack.pop()
+        return _advance(data, value, length)
+    if length == _UNDEFINED:
+        stack.append(_Frame(_nested_kind(tag, vr), _nested_explicit(vr, stack[-1].explicit)))
+        return value
+    return _advance(data, value, length)
+
+
+def _item_of_sequence(data: Buffer, stack: list[_Frame], tag: int, length: int, value: int) -> int:
+    if tag == _SEQUENCE_DELIMITER:
+        stack.pop()
+        return _advance(data, value, length)
+    if tag != _ITEM:
+        raise DataSetError(f"neither item nor delimiter at byte {value - 8}")
+    if length != _UNDEFINED:
+        return _advance(data, value, length)
+    if stack[-1].kind == "fragments":
+        raise DataSetError("a pixel data fragment has no length")
+    stack.append(_Frame("item", stack[-1].explicit))
+    return value
+
+
+def _uid(data: Buffer, element: Element) -> str:
+    # A UID has 64 characters at most; a longer value is cut so that it compares unequal, cheaply.
+    raw = bytes(data[element.start : element.start + min(element.length, 128)])
+    return raw.decode("ascii", "replace").rstrip("\0 ")

@@ -1,0 +1,148 @@
+"""Where verified objects are published: a local folder, or any store that universal-pathlib knows.
+
+Each object is written once, whole, and under its final name only: locally by a durable temporary file
+and a hard link, elsewhere by one write to the final key. What was written is read back and compared.
+What is at its final path is therefore whole, and *held* (semantics 3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.retrieval.local_store import LocalStore
+from airflow_provider_varian.retrieval.remote_store import RemoteStore
+
+if TYPE_CHECKING:
+    from upath import UPath
+    from upath.extensions import ProxyUPath  # universal-pathlib >= 0.3; with Airflow 3.1 it is not there
+
+    DestinationPath: TypeAlias = UPath | ProxyUPath
+
+#: Folder of manifests and of what else is ours, in each destination.
+OWN_FOLDER: Final = PurePosixPath(".dicom")
+_ID_FILE: Final = OWN_FOLDER / "id"
+_LOCAL_PROTOCOLS: Final = ("", "file", "local")
+
+
+class Store(Protocol):
+    """What a destination needs of a kind of storage. Errors are ``DestinationWriteError``."""
+
+    def uri(self, relative: PurePosixPath) -> str:
+        """Return the full path or URI of a relative path."""
+
+    def size(self, relative: PurePosixPath) -> int | None:
+        """Return how many bytes are there; ``None`` when nothing is."""
+
+    def publish(self, source: Path, relative: PurePosixPath, sha256: str) -> bool:
+        """Write a file once, whole, and say whether it is new; False when something is there already."""
+
+    def read(self, relative: PurePosixPath, target: Path) -> None:
+        """Copy what is there into a local file."""
+
+    def read_text(self, relative: PurePosixPath) -> str | None:
+        """Return a text file; ``None`` when nothing is there."""
+
+    def write_text(self, relative: PurePosixPath, text: str, *, replace: bool = True) -> None:
+        """Write a text file, whole or not at all; keep what is there unless ``replace``."""
+
+
+class Destination:
+    """A root under which objects are filed.
+
+    :param root: a path, a URI, a :class:`pathlib.Path`, a ``UPath`` or an ``ObjectStoragePath``.
+    :raises ConfigurationError: when it is no usable path.
+    """
+
+    def __init__(self, root: str | Path | DestinationPath) -> None:
+        self._store: Store = _store(root)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether objects become files of this machine."""
+        return isinstance(self._store, LocalStore)
+
+    @property
+    def uri(self) -> str:
+        """The root as text."""
+        return self._store.uri(PurePosixPath("."))
+
+    def uri_of(self, relative: PurePosixPath) -> str:
+        """Return the full path or URI of an object."""
+        return self._store.uri(_checked(relative))
+
+    def size(self, relative: PurePosixPath) -> int | None:
+        """Return the size in bytes of what is held under a relative path; ``None`` when nothing is."""
+        return self._store.size(_checked(relative))
+
+    def publish(self, source: Path, relative: PurePosixPath, *, sha256: str) -> bool:
+        """Write an object under its final name, once.
+
+        :param source: a whole, durable file.
+        :param relative: its path below the root.
+        :param sha256: what the written file must hash to.
+        :return: False when something is there already; nothing is changed then.
+        :raises DestinationWriteError: when it cannot be written, or reads back differently.
+        """
+        return self._store.publish(source, _checked(relative), sha256)
+
+    @contextlib.contextmanager
+    def local_copy(self, relative: PurePosixPath) -> Iterator[Path]:
+        """Give what is held as a local file, for the length of a block."""
+        if isinstance(self._store, LocalStore):
+            yield self._store.path(_checked(relative))
+            return
+        folder = Path(tempfile.mkdtemp(prefix="dicom-"))  # mkdtemp makes it private
+        try:
+            self._store.read(_checked(relative), folder / "object")
+            yield folder / "object"
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read_text(self, relative: PurePosixPath) -> str | None:
+        """Return a text file below the root; ``None`` when there is none."""
+        return self._store.read_text(_checked(relative))
+
+    def write_text(self, relative: PurePosixPath, text: str) -> None:
+        """Replace a text file below the root, whole or not at all."""
+        self._store.write_text(_checked(relative), text)
+
+    def random_id(self) -> str:
+        """Return the random ID kept in the destination; made at the first call."""
+        found = self._store.read_text(_ID_FILE)
+        if not found:
+            self._store.write_text(_ID_FILE, secrets.token_hex(16), replace=False)
+            found = self._store.read_text(_ID_FILE)
+        return (found or "").strip()
+
+
+def _checked(relative: PurePosixPath) -> PurePosixPath:
+    """Refuse what could lead out of the root; layouts make no such path."""
+    if relative.is_absolute() or any(part == ".." or "\0" in part for part in relative.parts):
+        raise ConfigurationError("a path leads out of the destination", step="layout")
+    return relative
+
+
+def _store(root: Any) -> Store:
+    if isinstance(root, str):
+        if not root.strip():
+            raise ConfigurationError("the destination is empty", hint="Give a folder or a URI such as s3://bucket/qa")
+        if "://" not in root:
+            return LocalStore(Path(root))
+        from upath import UPath
+
+        try:
+            root = UPath(root)
+        except (ValueError, ImportError) as error:
+            raise ConfigurationError(
+                f"the destination cannot be opened: {error}", hint="Install the fsspec package of that protocol"
+            ) from error
+    if getattr(root, "protocol", "") in _LOCAL_PROTOCOLS:
+        return LocalStore(Path(getattr(root, "path", None) or root))
+    return RemoteStore(root)

@@ -1,0 +1,33 @@
+"""Retrieval IDs: the same work has the same ID, so that a retry finds what was done (design 6)."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any, Final
+
+_NAMESPACE: Final = uuid.UUID("2b0d1f6e-54c9-5b1c-9d0f-6e6f3a6d6b64")
+
+
+def retrieval_id_of_task(*, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str:
+    """Return the ID of a task instance's retrieval, the same for each of its tries."""
+    return _uuid(["task", dag_id, run_id, task_id, map_index])
+
+
+def retrieval_id_of_command(*, peer: str, destination: str, request: Mapping[str, Any], destination_id: str) -> str:
+    """Return the ID of a retrieval from the command line.
+
+    :param peer: the peer as ``AET@host:port``.
+    :param destination: where objects go.
+    :param request: level and keys; their order does not matter.
+    :param destination_id: the random ID kept in the destination
+        (:meth:`~airflow_provider_varian.retrieval.destination.Destination.random_id`). Without it the ID
+        would be a hash of a PatientID, which can be guessed back.
+    """
+    return _uuid(["command", peer, destination, request, destination_id])
+
+
+def _uuid(parts: list[Any]) -> str:
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True, default=str)
+    return str(uuid.uuid5(_NAMESPACE, canonical))

@@ -1,0 +1,111 @@
+"""Which instances should come: an IMAGE level C-FIND, asked until its answer stands still.
+
+Counts wobble while data is being written (varian-daemon 1.4), so the list is taken when the peer has
+given the same one several times in a row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Final
+
+from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
+
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.query.find import FindResult, find
+from airflow_provider_varian.query.level import Level
+from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.query.query import Query
+from airflow_provider_varian.retrieval.layout import Layout
+from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest, texts
+
+logger = logging.getLogger(__name__)
+
+#: Rounds after which a list that never stands still is taken as it is, with a warning.
+MAX_ROUNDS: Final = 20
+_NO_TEXT: Final = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN"})
+
+Listed = tuple[tuple[Expected, ...], bool, list[str]]
+
+
+def list_expected(
+    peer: Peer,
+    request: RetrievalRequest,
+    *,
+    layout: Layout,
+    profile: Profile,
+    cancellation: Cancellation | None = None,
+) -> Listed:
+    """Ask the peer what it holds of a request.
+
+    :param peer: whom to ask.
+    :param request: level and unique keys.
+    :param layout: its keywords are asked for too, to tell paths before objects are here.
+    :param profile: how many equal answers make a list stable, and how far apart.
+    :param cancellation: stops it from outside.
+    :return: the instances, whether the request's limit was hit, and warnings.
+    """
+    cancellation = cancellation or Cancellation()
+    query = _query(request, layout)
+
+    def ask() -> FindResult:
+        return find(peer, query, profile=profile, limit=request.limit, cancellation=cancellation)
+
+    result, stable = _stable(ask, profile, cancellation)
+    warnings = list(result.warnings)
+    if not stable:
+        warnings.append("the peer's list of instances did not stand still; data is still being written to it")
+    expected = {
+        item.sop_instance_uid: item
+        for item in (Expected.from_answer(row, found_by_pattern=result.found_by_pattern) for row in result.answers)
+    }
+    return tuple(expected.values()), result.limited, warnings
+
+
+def check_keywords(layout: Layout) -> None:
+    """Refuse a layout that names what is no attribute, or none that can stand in a path.
+
+    :raises ConfigurationError: names the keyword, and the nearest known one.
+    """
+    for keyword in layout.keywords:
+        tag = tag_for_keyword(keyword)
+        if tag is None:
+            near = get_close_matches(keyword, keyword_dict, n=1)
+            raise ConfigurationError(
+                f"layout {layout.template!r} names {keyword!r}, which is no DICOM keyword",
+                step="layout",
+                hint=f"Did you mean {near[0]}?" if near else "Keywords are listed in PS3.6, e.g. Modality",
+            )
+        if not _NO_TEXT.isdisjoint(str(dictionary_VR(tag)).split(" or ")):
+            raise ConfigurationError(
+                f"layout {layout.template!r} names {keyword!r}, whose values cannot stand in a path",
+                step="layout",
+                hint="Name attributes that hold a short text, a date, a number or a UID",
+            )
+
+
+def _query(request: RetrievalRequest, layout: Layout) -> Query:
+    keys: dict[str, str | list[str]] = dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords), "")
+    for keyword, value in request.keys.items():
+        values = texts(value)
+        keys[keyword] = list(values) if len(values) > 1 else values[0]
+    return Query.build(Level.IMAGE, keys)
+
+
+def _stable(ask: Callable[[], FindResult], profile: Profile, cancellation: Cancellation) -> tuple[FindResult, bool]:
+    result = ask()
+    equal, rounds = 1, 1
+    while equal < profile.stable_counts and rounds < MAX_ROUNDS:
+        cancellation.pause(profile.stable_interval_seconds)
+        following = ask()
+        equal = equal + 1 if _uids(following) == _uids(result) else 1
+        result, rounds = following, rounds + 1
+    return result, equal >= profile.stable_counts
+
+
+def _uids(result: FindResult) -> frozenset[str]:
+    return frozenset(str(row.get("SOPInstanceUID")) for row in result.answers)

@@ -1,0 +1,162 @@
+"""A destination on a file system of this machine: durable, atomic, never overwriting."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from airflow_provider_varian.errors import DestinationWriteError
+from airflow_provider_varian.receiver.spool import sync_folder
+from airflow_provider_varian.retrieval.verify import sha256_of
+
+#: What file systems without hard links answer.
+_NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+_TEMPORARY: Final = PurePosixPath(".dicom/tmp")
+
+
+class LocalStore:
+    """Files below a folder.
+
+    :param root: the folder; created when the first object is published.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root.absolute()
+
+    def uri(self, relative: PurePosixPath) -> str:
+        """Return the absolute path."""
+        return str(self._root / relative)
+
+    def path(self, relative: PurePosixPath) -> Path:
+        """Return the absolute path, after checking that no symbolic link leads out of the root.
+
+        :raises DestinationWriteError: when one does.
+        """
+        path = self._root / relative
+        if not path.resolve().is_relative_to(self._root.resolve()):
+            raise DestinationWriteError(
+                f"a path leads out of {self._root}", step="publish", hint="Remove the symbolic link in the destination"
+            )
+        return path
+
+    def size(self, relative: PurePosixPath) -> int | None:
+        """Return the size of a file."""
+        with self._using():
+            try:
+                return self.path(relative).stat().st_size
+            except FileNotFoundError:
+                return None
+
+    def publish(self, source: Path, relative: PurePosixPath, sha256: str) -> bool:
+        """Copy a file durably to its final path; see :class:`.destination.Store`."""
+        with self._using():
+            final = self.path(relative)
+            if final.exists():
+                return False
+            make_folder(final.parent)
+            with self._temporary() as temporary:
+                _copy(source, temporary)
+                if sha256_of(temporary) != sha256:
+                    raise DestinationWriteError(
+                        f"a file below {self._root} reads back differently than it was written", step="publish"
+                    )
+                if not _link(temporary, final):
+                    return False
+            sync_folder(final.parent)
+            return True
+
+    def read(self, relative: PurePosixPath, target: Path) -> None:
+        """Copy a file."""
+        with self._using():
+            shutil.copyfile(self.path(relative), target)
+
+    def read_text(self, relative: PurePosixPath) -> str | None:
+        """Read a text file."""
+        with self._using():
+            try:
+                return self.path(relative).read_text(encoding="utf-8")
+            except FileNotFoundError:
+                return None
+
+    def write_text(self, relative: PurePosixPath, text: str, *, replace: bool = True) -> None:
+        """Write a text file durably; see :class:`.destination.Store`."""
+        with self._using():
+            final = self.path(relative)
+            make_folder(final.parent)
+            with self._temporary() as temporary:
+                with temporary.open("w", encoding="utf-8") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if replace:
+                    os.replace(temporary, final)
+                else:
+                    _link(temporary, final)
+            sync_folder(final.parent)
+
+    @contextlib.contextmanager
+    def _temporary(self) -> Iterator[Path]:
+        """Give the path of a temporary file on the destination's file system; it is gone afterwards."""
+        folder = self._root / _TEMPORARY
+        make_folder(folder)
+        path = folder / f"{secrets.token_hex(8)}.part"
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _using(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # The relative path is not told: a layout may have put a PatientID into it.
+            raise DestinationWriteError(
+                f"the destination {self._root} cannot be used: {error.strerror or type(error).__name__}",
+                step="publish",
+                hint="Check that the destination exists, has space, and may be written by this process",
+            ) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder with its parents, durably; harmless when it exists. Permissions as the umask says."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir()
+    sync_folder(folder.parent)
+
+
+def _copy(source: Path, temporary: Path) -> None:
+    with source.open("rb") as reader, temporary.open("xb") as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _link(temporary: Path, final: Path) -> bool:
+    """Give a file its final name without ever replacing another; False when the name is taken."""
+    try:
+        os.link(temporary, final)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        return _rename(temporary, final)
+    return True
+
+
+def _rename(temporary: Path, final: Path) -> bool:
+    # Without hard links there is no atomic "unless it exists"; two writers would write the same object.
+    if final.exists():
+        return False
+    os.rename(temporary, final)
+    return True

@@ -1,0 +1,208 @@
+"""The ledger on storage: one JSON document per retrieval, ``{root}/.dicom/{retrieval ID}.json``.
+
+It is what a retry starts from, and what page and reports read. It names instances by UID and the
+request by its level and UIDs; no PatientID, no name, no label, and no hash of them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Final
+
+from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
+from airflow_provider_varian.retrieval.ledger import Entry, Ledger
+from airflow_provider_varian.retrieval.outcome import Outcome
+from airflow_provider_varian.retrieval.verify import sha256_of
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+
+
+@dataclass(slots=True, kw_only=True)
+class RequestReport:
+    """One C-GET or C-MOVE: what was asked and what the peer reported. Reports change no state.
+
+    :param attempt: in which try of the retrieval.
+    :param method: ``C-GET`` or ``C-MOVE``.
+    :param level: its query/retrieve level.
+    :param asked: how many instances it was to bring; ``None`` when that is not known.
+    :param received: how many of them it brought.
+    :param status: final DIMSE status; ``None`` when there was none.
+    :param completed: Number of Completed Sub-operations as reported, likewise the next three.
+    :param problem: what went wrong, in words without identifiers.
+    :param seconds: how long it took, settling included.
+    """
+
+    attempt: int
+    method: str
+    level: str
+    asked: int | None
+    received: int = 0
+    status: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warning: int | None = None
+    remaining: int | None = None
+    problem: str = ""
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready mapping; a count that was not reported is null."""
+        values = asdict(self)
+        values["status"] = None if self.status is None else f"0x{self.status:04X}"
+        values["seconds"] = round(self.seconds, 3)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> RequestReport:
+        """Read what :meth:`to_json` made."""
+        status = values.get("status")
+        return cls(**{**values, "status": None if status is None else int(str(status), 16)})
+
+
+@dataclass(slots=True, kw_only=True)
+class Manifest:
+    """A retrieval as it is written down.
+
+    :param id: the retrieval ID.
+    :param request: level, UIDs by keyword, names of the keys that are left out.
+    :param peer: AE title, implementation UID and version, accepted contexts.
+    :param ledger: the instances.
+    :param outcome: what became of it.
+    :param message: the outcome in one sentence.
+    :param attempts: how many times it was tried.
+    :param layout: the template that paths were made with.
+    :param requests: what was asked of the peer, in order, all tries.
+    :param fallbacks: why another method or level was used, in order.
+    :param warnings: what else to know.
+    :param timings: ``started`` and ``finished`` (ISO 8601, UTC) and seconds by step.
+    """
+
+    id: str
+    request: dict[str, Any] = field(default_factory=dict)
+    peer: dict[str, Any] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+    outcome: Outcome = Outcome.PENDING
+    message: str = ""
+    attempts: int = 0
+    layout: str = ""
+    requests: list[RequestReport] = field(default_factory=list)
+    fallbacks: list[dict[str, str]] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    timings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> PurePosixPath:
+        """Where it lies below the root."""
+        return manifest_path(self.id)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready mapping."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "id": self.id,
+            "outcome": str(self.outcome),
+            "message": self.message,
+            "counts": self.ledger.counts(),
+            "attempts": self.attempts,
+            "request": self.request,
+            "layout": self.layout,
+            "peer": self.peer,
+            "instances": [entry.to_json() for entry in self.ledger.entries.values()],
+            "unexpected": [entry.to_json() for entry in self.ledger.unexpected.values()],
+            "requests": [report.to_json() for report in self.requests],
+            "fallbacks": self.fallbacks,
+            "warnings": self.warnings,
+            "timings": self.timings,
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+        """Read what :meth:`to_json` made.
+
+        :raises ConfigurationError: when a later version of this package wrote it.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"the manifest has schema version {version}, and {SCHEMA_VERSION} is what is read here",
+                step="manifest",
+                hint="Update airflow-provider-varian, or use a destination of its own",
+            )
+        return cls(
+            id=values["id"],
+            request=dict(values["request"]),
+            peer=dict(values["peer"]),
+            ledger=Ledger(
+                (Entry.from_json(entry) for entry in values["instances"]),
+                (Entry.from_json(entry) for entry in values["unexpected"]),
+            ),
+            outcome=Outcome(values["outcome"]),
+            message=values["message"],
+            attempts=values["attempts"],
+            layout=values["layout"],
+            requests=[RequestReport.from_json(report) for report in values["requests"]],
+            fallbacks=list(values["fallbacks"]),
+            warnings=list(values["warnings"]),
+            timings=dict(values["timings"]),
+        )
+
+    def write(self, destination: Destination) -> None:
+        """Write it, whole or not at all.
+
+        :raises DestinationWriteError: when it cannot be written.
+        """
+        text = json.dumps(self.to_json(), indent=1, ensure_ascii=True)
+        destination.write_text(self.path, text + "\n")
+
+
+def manifest_path(retrieval_id: str) -> PurePosixPath:
+    """Return where the manifest of a retrieval lies below the root."""
+    return OWN_FOLDER / f"{retrieval_id}.json"
+
+
+def load_manifest(destination: Destination, retrieval_id: str) -> Manifest | None:
+    """Read the manifest of a retrieval; ``None`` when there is none.
+
+    :raises ConfigurationError: when a later version of this package wrote it.
+    """
+    text = destination.read_text(manifest_path(retrieval_id))
+    if text is None:
+        return None
+    try:
+        return Manifest.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError) as error:
+        # What it said can be found out again: by looking at the final paths, and by asking the peer.
+        logger.warning("The manifest of retrieval %s is not readable (%s); starting anew", retrieval_id, error)
+        return None
+
+
+def verify_manifest(manifest: Manifest, destination: Destination) -> dict[str, str]:
+    """Compare what a manifest says is verified with what is there, by size and SHA-256.
+
+    :return: a reason by SOP Instance UID, for each that is not there as it was; empty when all are.
+    """
+    wrong: dict[str, str] = {}
+    for entry in (*manifest.ledger.entries.values(), *manifest.ledger.unexpected.values()):
+        if entry.is_here and (reason := _difference(entry, destination)):
+            wrong[entry.sop_instance_uid] = reason
+    return wrong
+
+
+def _difference(entry: Entry, destination: Destination) -> str:
+    relative = PurePosixPath(entry.path)
+    size = destination.size(relative)
+    if size is None:
+        return "not at its final path"
+    if entry.bytes is not None and size != entry.bytes:
+        return f"has {size} bytes instead of {entry.bytes}"
+    with destination.local_copy(relative) as path:
+        if entry.sha256 and sha256_of(path) != entry.sha256:
+            return "has another SHA-256"
+    return ""

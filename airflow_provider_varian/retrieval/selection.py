@@ -1,0 +1,105 @@
+"""From a level and any keys to a retrieval request: what unique keys cannot say is selected by C-FIND first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.errors import QueryError
+from airflow_provider_varian.query.find import FindResult, find
+from airflow_provider_varian.query.level import UNIQUE_KEYS, Level, deepest_level
+from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.query.query import Query
+from airflow_provider_varian.retrieval.layout import Layout
+from airflow_provider_varian.retrieval.listing import check_keywords
+from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
+
+
+def select(
+    peer: Peer,
+    level: Level | str | None,
+    keys: Mapping[str, Any],
+    *,
+    profile: Profile,
+    layout: Layout | None = None,
+    minimum: int | None = None,
+    limit: int | None = None,
+    cancellation: Cancellation | None = None,
+) -> RetrievalRequest | None:
+    """Return the request that retrieves what a level and keys describe; None when nothing fits.
+
+    C-MOVE and C-GET take unique keys alone (PS3.4 C.4.2.1.4.1). With other keys the peer is asked first, at the
+    same level, and what it lists is retrieved.
+
+    :param peer: whom to ask.
+    :param level: the query/retrieve level; None: that of the deepest unique key, else IMAGE.
+    :param keys: DICOM keywords to values, all with values; see :meth:`Query.build`.
+    :param profile: the peer's habits.
+    :param layout: its keywords are asked for too.
+    :param minimum: how many instances must exist at least.
+    :param limit: take so many instances at most.
+    :param cancellation: stops it from outside.
+    :raises QueryError: when nothing, or a whole patient unasked, is named.
+    """
+    layout = layout or Layout()
+    check_keywords(layout)
+    at = _level(level, keys)
+    if _only_unique(at, keys):
+        return RetrievalRequest(level=at, keys=dict(keys), minimum=minimum, limit=limit)
+    asked = dict(keys)
+    if at is Level.IMAGE:
+        asked = {**dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords)), **keys}
+    query = Query.build(at, asked, timezone=peer.timezone)
+    found = find(peer, query, profile=profile, limit=limit if at is Level.IMAGE else None, cancellation=cancellation)
+    if not found.answers:
+        return None
+    if at is Level.IMAGE:
+        expected = tuple(
+            Expected.from_answer(answer, found_by_pattern=found.found_by_pattern) for answer in found.answers
+        )
+        return RetrievalRequest(level=at, expected=expected, minimum=minimum, limit=limit, limited=found.limited)
+    return RetrievalRequest(level=at, keys=_found_keys(at, found), minimum=minimum, limit=limit)
+
+
+def _level(level: Level | str | None, keys: Mapping[str, Any]) -> Level:
+    if not keys:
+        raise QueryError("nothing says what to retrieve", hint="Give at least one key, e.g. SeriesInstanceUID")
+    empty = sorted(keyword for keyword, value in keys.items() if _says_nothing(value))
+    if empty:
+        raise QueryError(f"{', '.join(empty)} without a value selects nothing", hint="Give a value, or leave it out")
+    if level is not None:
+        return Level.parse(level)
+    deepest = deepest_level(keys)
+    if deepest is Level.PATIENT and len(keys) == 1:
+        raise QueryError(
+            "PatientID alone means every object of the patient",
+            hint="Set level to PATIENT if that is meant, or narrow it, e.g. by StudyInstanceUID",
+        )
+    return Level.IMAGE if deepest is None or deepest is Level.PATIENT else deepest
+
+
+def _says_nothing(value: Any) -> bool:
+    """Say whether a key would match everything: no value, also not inside a sequence."""
+    if isinstance(value, Mapping):
+        return all(_says_nothing(inner) for inner in value.values())
+    return value is None or value in ("", [], ())
+
+
+def _only_unique(level: Level, keys: Mapping[str, Any]) -> bool:
+    allowed = {UNIQUE_KEYS[upper] for upper in Level.PATIENT.through(level)}
+    wild = any(mark in str(value) for value in keys.values() for mark in "*?")
+    return level.unique_key in keys and set(keys) <= allowed and not wild
+
+
+def _found_keys(level: Level, found: FindResult) -> dict[str, str | list[str]]:
+    """Return the unique keys of what was found; an upper one only when it is the same for all."""
+    keys: dict[str, str | list[str]] = {}
+    for upper in Level.STUDY.through(level) or (level,):
+        values = list(dict.fromkeys(str(answer.get(upper.unique_key) or "") for answer in found.answers))
+        if upper is level:
+            keys[upper.unique_key] = values[0] if len(values) == 1 else values
+        elif len(values) == 1 and values[0]:
+            keys[upper.unique_key] = values[0]
+    return keys

@@ -1,0 +1,393 @@
+"""The requests of a retrieval: rounds of C-GET or C-MOVE until nothing is outstanding.
+
+A round is one list of requests over one association. What it leaves outstanding is asked for more
+narrowly, then by another method; each step is written down. Nothing here decides about the outcome:
+the ledger does.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from pynetdicom.presentation import PresentationContext
+
+from airflow_provider_varian.dimse import contexts, status
+from airflow_provider_varian.dimse.association import Negotiated, PeerAssociation, associate
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.get import get
+from airflow_provider_varian.dimse.move import move
+from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.dimse.suboperations import SubOperations
+from airflow_provider_varian.errors import (
+    CancelledError,
+    ConfigurationError,
+    ContextRejectedError,
+    DestinationWriteError,
+    DicomError,
+    OutOfResourcesError,
+    PeerTimeoutError,
+    ReceiverUnavailableError,
+    RefusedByPeerError,
+    TransientDicomError,
+)
+from airflow_provider_varian.query.level import Level
+from airflow_provider_varian.query.model import InformationModel, model_for
+from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.receiver.in_task import InTaskReceiver
+from airflow_provider_varian.retrieval.intake import Intake
+from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport
+from airflow_provider_varian.retrieval.plan import Ask, asks_of, stages_of
+from airflow_provider_varian.retrieval.request import RetrievalRequest
+
+logger = logging.getLogger(__name__)
+
+Method = Literal["auto", "get", "move"]
+Verb = Literal["C-GET", "C-MOVE"]
+Progress = Callable[[SubOperations], None]
+
+_LOOK_SECONDS: Final = 0.05
+#: Our own faults: another method would meet them too.
+_OURS: Final = (CancelledError, ConfigurationError, ReceiverUnavailableError, DestinationWriteError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a transfer works with.
+
+    :param peer: whom to ask.
+    :param profile: its habits.
+    :param method: ``auto`` is C-GET where it is accepted, else C-MOVE.
+    :param cancellation: stops it from outside.
+    :param port_wait_seconds: how long to wait for a receiver's port that is taken.
+    :param settle_seconds: seconds of quiet after which late objects are given up.
+    :param on_progress: called with each pending response.
+    """
+
+    peer: Peer
+    profile: Profile
+    method: Method
+    cancellation: Cancellation
+    port_wait_seconds: float
+    settle_seconds: float
+    on_progress: Progress | None = None
+
+
+class Transfer:
+    """Asks for what is outstanding; a context manager that always stops its receiver.
+
+    :param means: what it works with.
+    :param request: what the user asked for.
+    :param manifest: what is outstanding, and where each request is written down.
+    :param intake: takes what arrives.
+    """
+
+    def __init__(self, means: Means, *, request: RetrievalRequest, manifest: Manifest, intake: Intake) -> None:
+        self._means = means
+        self._request = request
+        self._manifest = manifest
+        self._intake = intake
+        self._model: InformationModel = model_for(request.level, means.peer.information_model)
+        self._receiver: InTaskReceiver | None = None
+        self._stack = ExitStack()
+        self._end = time.monotonic() + means.peer.retrieve_deadline
+        self._asked = False
+        #: What went wrong last, although the transfer went on.
+        self.error: DicomError | None = None
+
+    def __enter__(self) -> Transfer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def run(self, *, settle_first: bool) -> None:
+        """Ask until nothing is outstanding or nothing is left to try; :attr:`error` tells what went wrong.
+
+        :param settle_first: an earlier try was killed: let the stragglers of its C-MOVE come in first
+            (semantics 11).
+        :raises CancelledError: cancelled.
+        :raises ConfigurationError: the connection lacks what the method needs.
+        :raises ReceiverUnavailableError: the receiver's port or the spool cannot be had.
+        :raises DestinationWriteError: what arrived cannot be published; it stays in the spool.
+        """
+        try:
+            if settle_first and self._can_move():
+                self._start_receiver()
+                self._settle()
+                self._intake.take_leftovers()
+            self._ask_by_each()
+        except _OURS:
+            raise
+        except DicomError as error:
+            self._note_error("retrieve", error)
+
+    def _ask_by_each(self) -> None:
+        if not self._outstanding():
+            return
+        verbs = self._verbs()
+        for position, verb in enumerate(verbs):
+            if position:
+                self._note_fallback(verbs[position - 1], verb)
+            try:
+                self._ask_by(verb)
+            except (ContextRejectedError, RefusedByPeerError) as error:
+                # Another method may be allowed.
+                self._note_error(verb, error)
+            if not self._outstanding():
+                return
+
+    def _verbs(self) -> list[Verb]:
+        """Return the methods to use, in order; ``auto`` is decided by what the peer accepts."""
+        method = self._means.method
+        if method != "auto":
+            return ["C-GET" if method == "get" else "C-MOVE"]
+        if not self._can_move():
+            return ["C-GET"]
+        peer = self._means.peer
+        proposed = [*contexts.get(self._model.get_uid, self._classes()), *contexts.move(self._model.move_uid)]
+        with self._associated("association", proposed) as association:
+            accepts_get = association.accepts(self._model.get_uid)
+        logger.debug("%s %s C-GET", peer.name, "accepts" if accepts_get else "does not accept")
+        return ["C-GET", "C-MOVE"] if accepts_get else ["C-MOVE"]
+
+    def _can_move(self) -> bool:
+        peer, profile = self._means.peer, self._means.profile
+        if self._means.method == "get":
+            return False
+        return peer.receiver_port is not None and (peer.tls is None or profile.move_over_tls)
+
+    def _ask_by(self, verb: Verb) -> None:
+        if verb == "C-MOVE":
+            self._start_receiver()
+        done: set[tuple[Ask, ...]] = set()
+        before = ""
+        for stage in stages_of(self._request):
+            asks = asks_of(stage, self._request, self._manifest.ledger, self._means.profile)
+            if not asks:
+                return
+            if tuple(asks) in done:
+                continue
+            name = f"{verb} {stage.name.lower().replace('_', ' ')}"
+            if before:
+                self._note_fallback(before, name)
+            done.add(tuple(asks))
+            before = name
+            self._round(verb, asks)
+
+    def _round(self, verb: Verb, asks: Sequence[Ask]) -> None:
+        """Put a list of requests, over a new association when one is lost."""
+        queue = deque(asks)
+        reports: list[tuple[RequestReport, Ask]] = []
+        while queue:
+            self._left()
+            proposed = self._contexts(verb)
+            with self._associated(verb, proposed) as association:
+                while queue and association.assoc.is_established:
+                    ask = queue.popleft()
+                    if not self._outstanding(ask):
+                        continue
+                    self._pause_between()
+                    self._left()
+                    reports.append((self._ask(association, verb, ask), ask))
+        if verb == "C-MOVE" and any(self._outstanding(ask) for ask in asks):
+            self._settle()
+        for report, ask in reports:
+            report.received = len(ask.brings) - len(self._outstanding(ask))
+
+    def _ask(self, association: PeerAssociation, verb: Verb, ask: Ask) -> RequestReport:
+        """Put one request and write down what the peer reports."""
+        report = RequestReport(
+            attempt=self._manifest.attempts, method=verb, level=str(ask.level), asked=len(ask.brings)
+        )
+        self._manifest.requests.append(report)
+        for uid in ask.brings:
+            self._manifest.ledger.entries[uid].attempts += 1
+        self._intake.whole.update(self._asked_whole(ask))
+        started = time.monotonic()
+        try:
+            done = self._verb(association, verb, ask)
+        except TransientDicomError as error:
+            report.problem, report.status = error.what, error.status
+            self._note_error(verb, error)
+        else:
+            self._read(report, done)
+        finally:
+            report.seconds = time.monotonic() - started
+            self._intake.take_arrived(all_of_it=verb == "C-GET")
+        return report
+
+    def _asked_whole(self, ask: Ask) -> set[str]:
+        """Return the UIDs of series, or of studies, that a request asks for as a whole."""
+        entries = [self._manifest.ledger.entries[uid] for uid in ask.brings]
+        if ask.level is Level.IMAGE:
+            return set()
+        if ask.level is Level.SERIES:
+            return {entry.series_instance_uid for entry in entries} - {""}
+        return {entry.study_instance_uid for entry in entries} - {""}
+
+    def _verb(self, association: PeerAssociation, verb: Verb, ask: Ask) -> SubOperations:
+        identifier = ask.identifier(self._model)
+        left, on_progress = self._left(), self._means.on_progress
+        if verb == "C-GET":
+            return get(
+                association,
+                self._model.get_uid,
+                identifier,
+                sink=self._intake.sink,
+                on_progress=on_progress,
+                deadline=left,
+            )
+        receiver = self._receiver
+        return move(
+            association,
+            self._model.move_uid,
+            identifier,
+            destination=self._means.peer.move_destination,
+            on_progress=on_progress,
+            deadline=left,
+            idle_for=receiver.idle_for if receiver is not None else None,
+        )
+
+    def _read(self, report: RequestReport, done: SubOperations) -> None:
+        report.status = done.status
+        report.completed, report.failed = done.completed, done.failed
+        report.warning, report.remaining = done.warning, done.remaining
+        peer = self._means.peer
+        service: Literal["C-GET", "C-MOVE"] = "C-GET" if report.method == "C-GET" else "C-MOVE"
+        error = status.error_for(service, done.status, peer=peer.name, comment=done.error_comment)
+        if error is not None:
+            report.problem = status.describe(service, done.status)
+            self._note_error(service, error)
+        if report.method == "C-MOVE" and self._receiver is not None and not self._receiver.accepted:
+            self._judge_silence(self._receiver, done)
+
+    def _judge_silence(self, receiver: InTaskReceiver, done: SubOperations) -> None:
+        """Find words for a C-MOVE after which nobody sent us anything (semantics 24)."""
+        peer = self._means.peer
+        where = f"{peer.move_destination} on port {receiver.address[1]}"
+        if receiver.refused:
+            hint = f"Our receiver refused {', '.join(receiver.refused)}; its log says what to change"
+        elif receiver.saw_inbound:
+            return
+        else:
+            hint = f"The daemon never reached {where}: check the trusted entity's address and port, and the firewall"
+        if done.status in (0xA701, 0xA702):
+            raise OutOfResourcesError(
+                f"the peer answered: {status.describe('C-MOVE', done.status)}",
+                peer=peer.name,
+                step="C-MOVE",
+                status=done.status,
+                hint=hint,
+            )
+        if done.completed and not receiver.refused:
+            self._warn(
+                f"the peer reports instances as sent, but never reached {where}: the trusted entity may point to "
+                "another machine"
+            )
+
+    def _warn(self, words: str) -> None:
+        if words not in self._manifest.warnings:
+            logger.warning("%s: %s", self._means.peer.name, words)
+            self._manifest.warnings.append(words)
+
+    def _settle(self) -> None:
+        """Wait for late objects until the receiver has been quiet for long enough (semantics 11)."""
+        receiver, quiet = self._receiver, self._means.settle_seconds
+        if receiver is None:
+            return
+        started = time.monotonic()
+        while True:
+            self._intake.take_arrived(all_of_it=False)
+            silence = min(receiver.idle_for(), time.monotonic() - started)
+            if not self._outstanding() or time.monotonic() > self._end:
+                return
+            if silence >= quiet and not self._intake.sink.in_flight:
+                return
+            self._means.cancellation.pause(_LOOK_SECONDS)
+
+    def _start_receiver(self) -> None:
+        if self._receiver is None:
+            receiver = InTaskReceiver(
+                self._means.peer,
+                self._intake.sink,
+                wait_seconds=self._means.port_wait_seconds,
+                cancellation=self._means.cancellation,
+            )
+            self._receiver = self._stack.enter_context(receiver)
+
+    @contextmanager
+    def _associated(self, step: str, proposed: Sequence[PresentationContext]) -> Iterator[PeerAssociation]:
+        means = self._means
+        with associate(means.peer, proposed, step=step, cancellation=means.cancellation) as association:
+            self._note_peer(association.negotiated)
+            yield association
+
+    def _contexts(self, verb: Verb) -> list[PresentationContext]:
+        if verb == "C-GET":
+            return contexts.get(self._model.get_uid, self._classes())
+        return contexts.move(self._model.move_uid)
+
+    def _classes(self) -> list[str]:
+        entries = self._manifest.ledger.outstanding
+        return list(dict.fromkeys(entry.sop_class_uid for entry in entries if entry.sop_class_uid))
+
+    def _outstanding(self, ask: Ask | None = None) -> list[str]:
+        entries = self._manifest.ledger.entries
+        uids = entries if ask is None else ask.brings
+        return [uid for uid in uids if not entries[uid].is_here]
+
+    def _left(self) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise PeerTimeoutError(
+                f"the retrieval takes longer than {self._means.peer.retrieve_deadline:g} s",
+                peer=self._means.peer.name,
+                step="retrieve",
+                hint="Raise retrieve_deadline of the connection, or retrieve less at a time",
+            )
+        return left
+
+    def _pause_between(self) -> None:
+        if self._asked:
+            self._means.cancellation.pause(self._means.peer.request_pause_seconds)
+        self._asked = True
+
+    def _note_error(self, verb: str, error: DicomError) -> None:
+        logger.warning("%s: %s", verb, error)
+        self.error = error
+
+    def _note_fallback(self, before: str, after: str) -> None:
+        left, all_of_it = len(self._outstanding()), len(self._manifest.ledger.entries)
+        reason = f"{left} of {all_of_it} instances outstanding"
+        logger.info("Falling back from %s to %s: %s", before, after, reason)
+        self._manifest.fallbacks.append({"from": before, "to": after, "reason": reason})
+
+    def _note_peer(self, negotiated: Negotiated) -> None:
+        """Write down who answered and what it accepts."""
+        self._manifest.peer.update(
+            implementation_class_uid=negotiated.implementation_class_uid,
+            implementation_version_name=negotiated.implementation_version_name,
+        )
+        accepted = self._manifest.peer.setdefault("accepted_contexts", [])
+        accepted += [list(pair) for pair in negotiated.accepted if list(pair) not in accepted]
+
+
+def check_method(peer: Peer, profile: Profile, method: Method) -> None:
+    """Refuse a C-MOVE that would come back in clear text although TLS is on (semantics 21).
+
+    :raises ConfigurationError: says so, and what to use instead.
+    """
+    if method == "move" and peer.tls is not None and not profile.move_over_tls:
+        raise ConfigurationError(
+            "C-MOVE over TLS is not possible with this profile: the objects would come back in clear text",
+            peer=peer.name,
+            step="C-MOVE",
+            hint='Use retrieve_method get, or set profile_overrides to {"move_over_tls": true} if the peer sends '
+            "over TLS",
+        )

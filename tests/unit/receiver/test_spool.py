@@ -1,0 +1,321 @@
+"""The spool keeps what was acknowledged, and nothing else."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pydicom
+import pytest
+from support.archive import ROOT, rt_image
+from support.datasets import wire_bytes
+
+from airflow_provider_varian.dimse.sink import StorageRefused, StoreRequest
+from airflow_provider_varian.errors import ReceiverUnavailableError
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spool_sink import SpoolSink
+from airflow_provider_varian.uids import (
+    DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLEMENTATION_CLASS_UID,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    RT_IMAGE,
+)
+
+UID = rt_image(1).SOPInstanceUID
+
+
+def request_for(uid):
+    return StoreRequest(sop_class_uid=RT_IMAGE, sop_instance_uid=uid, transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+def everything(spool):
+    return sorted(path for path in spool.root.rglob("*") if path.is_file() and path.name != "lock")
+
+
+def test_a_committed_object_is_a_file_that_says_where_it_came_from(spool, put, data_set):
+    with SpoolSink(spool) as sink:
+        put(sink)
+    (item,) = spool.unclaimed()
+    assert item.path.parent.parent == spool.new
+    assert item.path.name.startswith(f"{UID}.")
+    ds = pydicom.dcmread(item.path)
+    assert ds.preamble == bytes(128)
+    meta = ds.file_meta
+    assert meta.MediaStorageSOPClassUID == RT_IMAGE
+    assert meta.MediaStorageSOPInstanceUID == UID
+    assert meta.TransferSyntaxUID == IMPLICIT_VR_LITTLE_ENDIAN
+    assert meta.ImplementationClassUID == IMPLEMENTATION_CLASS_UID
+    assert meta.FileMetaInformationVersion == b"\0\1"
+    assert (meta.SourceApplicationEntityTitle, meta.ReceivingApplicationEntityTitle) == ("VMSDBD", "AIRFLOW")
+    assert wire_bytes(item.path) == data_set(rt_image(1))
+    receipt = item.receipt()
+    assert (receipt.sop_instance_uid, receipt.source_ae_title) == (UID, "VMSDBD")
+
+
+def test_pieces_of_any_size_make_the_same_file(spool, put, data_set):
+    content = data_set(rt_image(1))
+    with SpoolSink(spool) as sink:
+        put(sink, pieces=[memoryview(content)[i : i + 7] for i in range(0, len(content), 7)])
+    (item,) = spool.unclaimed()
+    assert wire_bytes(item.path) == content
+
+
+def test_folders_and_files_are_private(spool, put):
+    with SpoolSink(spool) as sink:
+        put(sink)
+        for path in [spool.root, *spool.root.rglob("*")]:
+            expected = 0o700 if path.is_dir() else 0o600
+            assert stat.S_IMODE(path.stat().st_mode) == expected, path
+
+
+class Trace:
+    """What was asked of the operating system, in order."""
+
+    def __init__(self, monkeypatch):
+        self.calls = []
+        for name in ("open", "write", "fsync", "rename"):
+            monkeypatch.setattr(os, name, self._traced(name, getattr(os, name)))
+
+    def _traced(self, name, function):
+        def call(*args, **kwargs):
+            result = function(*args, **kwargs)
+            if name in ("write", "fsync"):
+                target = os.readlink(f"/proc/self/fd/{args[0]}")
+                self.calls.append((name, Path(target)))
+            elif name == "rename":
+                self.calls.append((name, Path(args[1])))
+            return result
+
+        return call
+
+
+def test_the_answer_comes_after_write_fsync_rename_and_fsync_of_the_folder(spool, put, monkeypatch):
+    with SpoolSink(spool) as sink:
+        put(sink, rt_image(1))  # the shard exists from here on
+        put_again = rt_image(1)
+        trace = Trace(monkeypatch)
+        put(sink, put_again)
+        trace.calls.append(("answer", Path()))
+    shard = spool.shard(UID)
+    names = [name for name, _ in trace.calls]
+    fsync_file = next(
+        i for i, (name, path) in enumerate(trace.calls) if name == "fsync" and path.parent == sink.owner.folder
+    )
+    rename = next(i for i, (name, path) in enumerate(trace.calls) if name == "rename" and path.parent == shard)
+    fsync_folder = next(i for i, (name, path) in enumerate(trace.calls) if name == "fsync" and path == shard)
+    last_write = max(i for i, name in enumerate(names) if name == "write")
+    assert last_write < fsync_file < rename < fsync_folder < names.index("answer")
+
+
+def test_a_new_shard_is_durable_too(spool, put, monkeypatch):
+    trace = Trace(monkeypatch)
+    with SpoolSink(spool) as sink:
+        put(sink)
+    assert ("fsync", spool.new) in trace.calls
+    assert trace.calls.index(("fsync", spool.new)) < [name for name, _ in trace.calls].index("rename")
+
+
+@pytest.mark.parametrize("call", ["fsync", "write", "rename"])
+def test_what_cannot_be_made_durable_is_refused_and_leaves_nothing(spool, put, monkeypatch, call):
+    with SpoolSink(spool) as sink:
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, call, fail)
+        with pytest.raises(StorageRefused) as refused:
+            put(sink)
+        monkeypatch.undo()
+        assert refused.value.status == 0xA700
+        assert everything(spool) == []
+        assert sink.in_flight == 0
+
+
+def test_a_failing_fsync_of_the_folder_takes_the_object_back(spool, put, monkeypatch):
+    with SpoolSink(spool) as sink:
+        put(sink, rt_image(1))
+        spool.claim("x", [UID], owner=sink.owner.name)
+        fsync = os.fsync
+
+        def fail_on_folders(descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EIO, "Input/output error")
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", fail_on_folders)
+        with pytest.raises(StorageRefused):
+            put(sink)
+        assert list(spool.unclaimed()) == []
+
+
+@pytest.mark.parametrize(
+    "uid",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "..",
+        ".",
+        "",
+        "1.2\0.3",
+        "1.2/3",
+        "1." + "2" * 63,
+        "1\u20242\u20243",  # one dot leaders
+        "\uff11.\uff12",  # full-width digits
+        "1..2",
+        "1.2.3 ",
+        "1.2.3\n",
+    ],
+)
+def test_a_hostile_uid_is_refused_before_any_path_is_made(spool, put, monkeypatch, uid):
+    with SpoolSink(spool) as sink:
+        before = everything(spool)
+        monkeypatch.setattr(os, "open", lambda *_, **__: pytest.fail("a file was opened"))
+        for changes in ({"sop_instance_uid": uid}, {"sop_class_uid": uid}, {"transfer_syntax_uid": uid}):
+            with pytest.raises(StorageRefused) as refused:
+                put(sink, **changes)
+            assert refused.value.status == 0xC000
+        monkeypatch.undo()
+        assert everything(spool) == before
+
+
+@pytest.mark.parametrize("changes", [{"sop_instance_uid": "1.2.3"}, {"sop_class_uid": "1.2.840.10008.5.1.4.1.1.2"}])
+def test_uids_of_command_and_data_set_must_be_the_same(spool, put, changes):
+    with SpoolSink(spool) as sink:
+        with pytest.raises(StorageRefused) as refused:
+            put(sink, **changes)
+        assert refused.value.status == 0xA900
+        assert everything(spool) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\0", b"garbage that is no data set at all", b"\x08\x00\x18\x00"])
+def test_what_is_no_data_set_is_refused(spool, put, content):
+    with SpoolSink(spool) as sink:
+        with pytest.raises(StorageRefused) as refused:
+            put(sink, pieces=[content])
+        assert refused.value.status == 0xA900
+        assert everything(spool) == []
+
+
+def test_deflated_data_is_refused_unread(spool, put):
+    with SpoolSink(spool) as sink, pytest.raises(StorageRefused):
+        put(sink, transfer_syntax_uid=DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN)
+
+
+def test_an_abandoned_object_leaves_no_fragment(spool):
+    with SpoolSink(spool) as sink:
+        request = StoreRequest(
+            sop_class_uid=RT_IMAGE, sop_instance_uid=UID, transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN
+        )
+        incoming = sink.begin(request)
+        incoming.write(b"half")
+        assert sink.in_flight == 1
+        incoming.abandon()
+        incoming.abandon()
+        assert sink.in_flight == 0
+        assert everything(spool) == []
+
+
+def test_claiming_moves_and_letting_go_removes(spool, put):
+    with SpoolSink(spool) as sink:
+        put(sink)
+        put(sink, rt_image(2))
+        taken = spool.claim("r-1", [UID], owner=sink.owner.name)
+        assert [item.sop_instance_uid for item in taken] == [UID]
+        assert spool.claim("r-2", [UID], owner=sink.owner.name) == []
+        assert [item.path for item in spool.claimed("r-1")] == [item.path for item in taken]
+        spool.let_go(taken[0])
+        spool.close_claim("r-1")
+        assert not (spool.root / "claimed" / "r-1").exists()
+        assert [item.sop_instance_uid for item in spool.unclaimed()] == [rt_image(2).SOPInstanceUID]
+
+
+def test_what_a_living_receiver_holds_is_its_own(spool, put):
+    with SpoolSink(spool) as mine, SpoolSink(Spool(spool.root)) as theirs:
+        put(theirs)
+        assert spool.claim("r-1", [UID], owner=mine.owner.name) == []
+        theirs.close()
+        assert len(spool.claim("r-1", [UID], owner=mine.owner.name)) == 1
+
+
+def test_two_claimers_never_take_the_same_object(spool, put):
+    with SpoolSink(spool) as sink:
+        for number in range(40):
+            put(sink, rt_image(number))
+    uids = [rt_image(number).SOPInstanceUID for number in range(40)]
+    taken = {name: [] for name in "abcd"}
+    barrier = threading.Barrier(4)
+
+    def claim(name):
+        barrier.wait()
+        taken[name] += spool.claim(name, uids)
+
+    threads = [threading.Thread(target=claim, args=(name,)) for name in taken]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(item.sop_instance_uid for items in taken.values() for item in items) == sorted(uids)
+
+
+KILLED = """
+import os, signal, sys
+from airflow_provider_varian.dimse.sink import StoreRequest
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spool_sink import SpoolSink
+sink = SpoolSink(Spool(sys.argv[1]))
+request = StoreRequest(sop_class_uid="1.2", sop_instance_uid="1.2.3", transfer_syntax_uid="1.2.840.10008.1.2")
+incoming = sink.begin(request)
+incoming.write(b"x" * 100000)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_fragments_of_a_killed_process_are_swept_and_those_of_a_living_one_are_not(spool):
+    subprocess.run([sys.executable, "-c", KILLED, str(spool.root)], check=False)
+    assert len(everything(spool)) == 1
+    with SpoolSink(spool) as sink:
+        request = StoreRequest(
+            sop_class_uid="1.2", sop_instance_uid="1.2.4", transfer_syntax_uid=IMPLICIT_VR_LITTLE_ENDIAN
+        )
+        living = sink.begin(request)
+        assert spool.reconcile().swept_fragments == 1
+        assert len(everything(spool)) == 1
+        living.abandon()
+
+
+def test_reconciling_names_files_without_a_receipt_and_touches_none(spool, put, caplog):
+    with SpoolSink(spool) as sink:
+        put(sink)
+    stranger = spool.shard("1.2.3") / "1.2.3.0011.dcm"
+    stranger.parent.mkdir(exist_ok=True)
+    stranger.write_bytes(b"no receipt")
+    with caplog.at_level(logging.WARNING):
+        report = spool.reconcile()
+    assert report.without_receipt == (stranger,)
+    assert str(stranger) in caplog.text
+    assert len(list(spool.unclaimed())) == 2
+
+
+def test_an_unusable_spool_says_what_to_change(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(ReceiverUnavailableError, match="spool_root"):
+        Spool(blocked / "spool")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".", "a.b"])
+def test_a_retrieval_id_cannot_lead_out_of_the_spool(spool, name):
+    with pytest.raises(ValueError, match="retrieval ID"):
+        spool.claim(name, [UID])
+
+
+def test_a_shard_is_made_of_uids_alone(spool):
+    with pytest.raises(ValueError, match="no UID"):
+        spool.shard("../x")
+    assert spool.shard(f"{ROOT}.1").parent == spool.new
