@@ -1,0 +1,1 @@
+"""The command line ``varian-dicom``: a thin face over the verbs, and the only one that needs no Airflow."""

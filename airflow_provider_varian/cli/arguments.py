@@ -1,0 +1,70 @@
+"""Types of single options, for argparse: a wrong value is wrong usage, and the message says what is right."""
+
+from __future__ import annotations
+
+from argparse import ArgumentTypeError
+from datetime import date
+from zoneinfo import ZoneInfo
+
+
+def not_negative(text: str) -> int:
+    """Return a whole number from zero."""
+    return _whole(text, 0, "is not a whole number from 0")
+
+
+def positive(text: str) -> int:
+    """Return a whole number from one."""
+    return _whole(text, 1, "is not a whole number from 1")
+
+
+def seconds(text: str) -> float:
+    """Return a number of seconds from zero."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds from 0")
+    return number
+
+
+def port_number(text: str) -> int:
+    """Return a TCP port; 0 stands for a free one."""
+    number = _whole(text, 0, "is not a port, 0 to 65535")
+    if number > 65535:
+        raise ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
+    return number
+
+
+def listening_address(text: str) -> tuple[str | None, int]:
+    """Return ``PORT`` or ``HOST:PORT`` as host, if one is given, and port; an IPv6 address stands in brackets."""
+    host, colon, port = text.rpartition(":")
+    if colon and not host:
+        raise ArgumentTypeError(f"{text!r} is neither PORT nor HOST:PORT")
+    return (host.removeprefix("[").removesuffix("]") if colon else None), port_number(port)
+
+
+def iso_date(text: str) -> date:
+    """Return a date written as ``YYYY-MM-DD`` or ``YYYYMMDD``."""
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a date such as 2026-01-31") from None
+
+
+def time_zone(text: str) -> ZoneInfo:
+    """Return a time zone by its IANA name."""
+    try:
+        return ZoneInfo(text)
+    except (OSError, ValueError, KeyError):  # ZoneInfoNotFoundError is a KeyError
+        raise ArgumentTypeError(f"{text!r} is not a time zone such as Europe/Zurich") from None
+
+
+def _whole(text: str, least: int, wrong: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = least - 1
+    if number < least:
+        raise ArgumentTypeError(f"{text!r} {wrong}")
+    return number

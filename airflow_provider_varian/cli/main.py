@@ -1,0 +1,120 @@
+"""Entry point of ``varian-dicom``: parse, run the verb, turn errors into a message and an exit status.
+
+Exit status: 0 done, 1 failed, 2 wrong usage, 3 partial, short or limited, 4 nothing found.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_varian import __version__
+from airflow_provider_varian.cli.output import Output, printable
+from airflow_provider_varian.cli.verb import ExitStatus, Verb
+from airflow_provider_varian.cli.verbs import echo, find, move, retrieve, simulate
+from airflow_provider_varian.errors import (
+    ConfigurationError,
+    DicomError,
+    EmptyResultError,
+    IncompleteRetrievalError,
+    NotFoundError,
+    QueryError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+VERBS: Final[tuple[Verb, ...]] = (echo.VERB, find.VERB, retrieve.VERB, move.VERB, simulate.VERB)
+
+_EXIT_STATUS_OF_ERROR: Final[tuple[tuple[type[DicomError], ExitStatus], ...]] = (
+    (ConfigurationError, ExitStatus.WRONG_USAGE),
+    (QueryError, ExitStatus.WRONG_USAGE),
+    (IncompleteRetrievalError, ExitStatus.INCOMPLETE),
+    (EmptyResultError, ExitStatus.NOTHING_FOUND),
+    (NotFoundError, ExitStatus.NOTHING_FOUND),
+    (DicomError, ExitStatus.FAILED),
+)
+
+_EPILOG = """\
+exit status: 0 done, 1 failed, 2 wrong usage, 3 partial, short or limited, 4 nothing found
+
+Not affiliated with or endorsed by Varian. Not a medical device.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb and return its exit status.
+
+    :param argv: the arguments without the program's name; default: those of the process.
+    """
+    arguments = parser().parse_args(argv)
+    verb: Verb = arguments.verb
+    output = Output(as_json=getattr(arguments, "json", False))
+    try:
+        with _logging(verbose=arguments.verbose):
+            return verb.run(arguments, output)
+    except DicomError as error:
+        output.note(f"varian-dicom {verb.name}: {error}")
+        return next(status for kind, status in _EXIT_STATUS_OF_ERROR if isinstance(error, kind))
+    except KeyboardInterrupt:
+        output.note(f"varian-dicom {verb.name}: interrupted")
+        return ExitStatus.FAILED
+    except BrokenPipeError:
+        # The reader has gone, as in `varian-dicom find ... | head`: nobody is left to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitStatus.FAILED
+
+
+class _OneSafeLine(logging.Formatter):
+    """What is logged may quote a peer: a terminal must obey none of it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(f"{record.levelname.lower()}: {record.getMessage()}")
+
+
+@contextmanager
+def _logging(*, verbose: bool) -> Iterator[None]:
+    """Log what is ours to standard error, for as long as the verb runs."""
+    # Ours alone: the libraries below log what we say better, and at DEBUG what peers send.
+    ours = logging.getLogger("airflow_provider_varian")
+    before = ours.handlers, ours.level, ours.propagate
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_OneSafeLine())
+    # Airflow, once imported for --conn, would say everything a second time.
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    try:
+        yield
+    finally:
+        ours.handlers, ours.propagate = before[0], before[2]
+        ours.setLevel(before[1])
+
+
+def parser() -> ArgumentParser:
+    """Return the parser with all verbs."""
+    root = ArgumentParser(
+        prog="varian-dicom",
+        description="Talk to a Varian ARIA DICOM DB Daemon, or to any other DICOM archive.",
+        epilog=_EPILOG,
+        formatter_class=RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"varian-dicom {__version__}")
+    subparsers = root.add_subparsers(metavar="VERB", required=True, title="verbs")
+    for verb in VERBS:
+        sub = subparsers.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=verb.summary[0].upper() + verb.summary[1:] + ".",
+            epilog="examples:\n" + verb.examples,
+            formatter_class=RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        verb.add_arguments(sub)
+        sub.add_argument("-v", "--verbose", action="store_true", help="log what happens on the way")
+        sub.set_defaults(verb=verb)
+    return root

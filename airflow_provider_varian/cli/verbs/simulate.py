@@ -1,0 +1,85 @@
+"""``varian-dicom simulate``: a made-up ARIA behind a DB Daemon, to try things without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from airflow_provider_varian.cli.arguments import iso_date, not_negative, port_number, positive, time_zone
+from airflow_provider_varian.cli.verb import ExitStatus, Verb
+from airflow_provider_varian.connection_fields import FIELDS_BY_KEY
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from airflow_provider_varian.cli.output import Output
+
+_EXAMPLES: Final = """\
+  varian-dicom simulate --ae-title VMSDBD --port 51402 --trust AIRFLOW@127.0.0.1:11112
+  varian-dicom simulate --port 0 --trust AIRFLOW@127.0.0.1:11112 --days 7 --matrix 256 --get
+  varian-dicom simulate --trust AIRFLOW@127.0.0.1:11112 --data my-dicom-files --quirk row_limit=100
+"""
+
+
+def _add_arguments(parser: ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--ae-title", default="VMSDBD", metavar="AET", help="AE title of the daemon; default: %(default)s")
+    add("--host", default="127.0.0.1", help="address to listen on; default: %(default)s, this machine only")
+    add("--port", type=port_number, default=51402, help="port to listen on, 0 for a free one; default: %(default)s")
+    add(
+        "--trust",
+        action="append",
+        default=[],
+        metavar="AET@HOST:PORT",
+        help="a trusted entity: who may call, and the port that C-MOVE to it sends to; repeatable",
+    )
+    add("--get", action="store_true", help="offer C-GET, as newer daemons do")
+    add("--data", type=Path, metavar="DIR", help="serve the DICOM files in this folder instead of the clinic")
+    add("--seed", type=not_negative, default=1, metavar="N", help="makes another clinic; default: %(default)s")
+    add("--patients", type=not_negative, default=10, metavar="N", help="clinical patients; default: %(default)s")
+    add("--days", type=positive, default=30, metavar="N", help="days with machine QA; default: %(default)s")
+    add("--until", type=iso_date, metavar="DATE", help="the last of them, YYYY-MM-DD; default: today, moving on")
+    add("--matrix", type=positive, default=1280, metavar="N", help="rows and columns of images; default: %(default)s")
+    add("--timezone", type=time_zone, default="UTC", metavar="ZONE", help="of the clinic; default: %(default)s")
+    add(
+        "--quirk",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a habit that differs from the usual, repeatable; a wrong name lists them",
+    )
+
+
+def _run(arguments: Namespace, output: Output) -> ExitStatus:
+    from airflow_provider_varian.dimse.settings import read_ae_title
+    from airflow_provider_varian.simulator.behaviour import Behaviour
+    from airflow_provider_varian.simulator.run import SimulatorOptions, run
+    from airflow_provider_varian.simulator.trusted import TrustedEntity
+
+    ae_title = read_ae_title(FIELDS_BY_KEY["called_ae_title"], arguments.ae_title)
+    habits = (["get=on"] if arguments.get else []) + arguments.quirk
+    options = SimulatorOptions(
+        ae_title=ae_title,
+        host=arguments.host,
+        port=arguments.port,
+        trusted=tuple(TrustedEntity.parse(entity) for entity in arguments.trust),
+        seed=arguments.seed,
+        patients=arguments.patients,
+        days=arguments.days,
+        until=arguments.until,
+        matrix=arguments.matrix,
+        timezone=arguments.timezone,
+        data=arguments.data,
+        behaviour=Behaviour().with_settings(habits),
+    )
+    run(options, output.line)
+    return ExitStatus.DONE
+
+
+VERB: Final = Verb(
+    name="simulate",
+    summary="serve a made-up clinic as a DB Daemon would, until stopped by Ctrl-C or SIGTERM",
+    examples=_EXAMPLES,
+    add_arguments=_add_arguments,
+    run=_run,
+)

@@ -1,0 +1,184 @@
+"""The program as a whole: verbs, exit status, messages, and what it does not need."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from support.ports import free_port
+
+from airflow_provider_varian import __version__
+from airflow_provider_varian.cli import main as program
+from airflow_provider_varian.cli.interrupt import interruptible
+from airflow_provider_varian.cli.main import main
+from airflow_provider_varian.cli.verb import ExitStatus, Verb
+from airflow_provider_varian.errors import (
+    CancelledError,
+    ConfigurationError,
+    EmptyResultError,
+    IncompleteRetrievalError,
+    NotFoundError,
+    PeerUnreachableError,
+    QueryError,
+)
+
+BLOCKER = "import sys; sys.modules['airflow'] = None; from airflow_provider_varian.cli.main import main; "
+
+
+def python(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.fixture
+def verb_that(monkeypatch):
+    """Install one verb, `act`, that does what the test says."""
+
+    def install(run):
+        verb = Verb(
+            name="act",
+            summary="act",
+            examples="",
+            add_arguments=lambda parser: None,
+            run=lambda arguments, output: run(),
+        )
+        monkeypatch.setattr(program, "VERBS", (verb,))
+
+    return install
+
+
+def raising(error):
+    def run():
+        raise error
+
+    return run
+
+
+def test_the_verbs_of_this_version_are_listed_and_no_others():
+    assert [verb.name for verb in program.VERBS] == ["echo", "find", "retrieve", "move", "simulate"]
+
+
+@pytest.mark.parametrize("verb", [None, *(verb.name for verb in program.VERBS)])
+def test_each_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--help"] if verb else ["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert f"varian-dicom {verb}" in text if verb else "exit status: 0 done" in text
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"varian-dicom {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["dance"], ["echo"], ["echo", "--peer", "A@b:1", "--conn", "x"], ["find", "--nope"]]
+)
+def test_wrong_usage_is_status_2(arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigurationError("x"), 2),
+        (QueryError("x"), 2),
+        (PeerUnreachableError("x"), 1),
+        (CancelledError("x"), 1),
+        (IncompleteRetrievalError("x"), 3),
+        (EmptyResultError("x"), 4),
+        (NotFoundError("x"), 4),
+        (KeyboardInterrupt(), 1),
+    ],
+)
+def test_each_error_has_its_exit_status(verb_that, error, status):
+    verb_that(raising(error))
+    assert main(["act"]) == status
+
+
+def test_an_error_is_one_readable_line_with_its_hint(verb_that, capsys):
+    error = PeerUnreachableError("refused", peer="VMSDBD@h:1", step="association", hint="Check the\nport.\x1b[2J")
+    verb_that(raising(error))
+    assert main(["act"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "varian-dicom act: association with VMSDBD@h:1: refused. Check the\\nport.\\x1b[2J\n"
+
+
+def test_nothing_of_airflow_or_dicom_is_loaded_before_a_verb_runs():
+    loaded = python(BLOCKER + "print(sorted({'pydicom', 'pynetdicom', 'numpy', 'rich'} & set(sys.modules)))")
+    assert loaded.stdout == "[]\n", loaded.stderr
+
+
+def test_it_runs_where_airflow_cannot_be_imported():
+    port = free_port()
+    done = python(BLOCKER + "sys.exit(main(sys.argv[1:]))", "echo", "--peer", f"VMSDBD@127.0.0.1:{port}")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert re.fullmatch(rf"varian-dicom echo: .*VMSDBD@127\.0\.0\.1:{port}.*refused.*\n", done.stderr)
+
+
+def test_an_airflow_connection_without_airflow_says_what_is_missing():
+    done = python(BLOCKER + "sys.exit(main(sys.argv[1:]))", "echo", "--conn", "dicom_default")
+    assert done.returncode == 2
+    assert "--conn needs Airflow" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_runs_as_a_module():
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow_provider_varian.cli", "--version"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("varian-dicom ")
+
+
+def test_the_first_signal_cancels_and_gives_the_second_one_back():
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as cancellation:
+        os.kill(os.getpid(), signal.SIGINT)
+        deadline = time.monotonic() + 10
+        while not cancellation.cancelled and time.monotonic() < deadline:
+            pass
+        assert cancellation.cancelled
+        assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(signal.SIGTERM) is not None
+
+
+def test_exit_statuses_are_the_documented_ones():
+    assert {status.name: int(status) for status in ExitStatus} == {
+        "DONE": 0,
+        "FAILED": 1,
+        "WRONG_USAGE": 2,
+        "INCOMPLETE": 3,
+        "NOTHING_FOUND": 4,
+    }
+
+
+def test_warnings_are_one_safe_line_each_and_details_are_asked_for(verb_that, capsys):
+    def run():
+        logger = logging.getLogger("airflow_provider_varian.x")
+        logger.warning("refused %s", "A\x1b[2J\nB")
+        logger.info("in detail")
+        logging.getLogger("pynetdicom.x").error("noise")
+        return 0
+
+    verb_that(run)
+    assert main(["act"]) == 0
+    assert main(["act", "--verbose"]) == 0
+    line = "warning: refused A\\x1b[2J\\nB\n"
+    assert capsys.readouterr().err == line + line + "info: in detail\n"
