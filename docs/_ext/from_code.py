@@ -1,0 +1,91 @@
+"""Directives whose content is made from the code at build time, so that the pages cannot drift from it."""
+
+from __future__ import annotations
+
+import json
+import os
+from argparse import ArgumentParser, _SubParsersAction
+
+from docutils import nodes
+from docutils.statemachine import StringList
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+class ConnectionFields(SphinxDirective):
+    """``{connection-fields}``: every field of a ``dicom`` connection, as a table."""
+
+    def run(self) -> list[nodes.Node]:
+        from airflow_provider_varian.connection_fields import CONNECTION_FIELDS
+
+        lines = ["| Field | What it says | Values | Default |", "| --- | --- | --- | --- |"]
+        lines += [
+            f"| `{field.key}` | {_escaped(field.help)} | {_values(field)} | {_default(field)} |"
+            for field in CONNECTION_FIELDS
+        ]
+        container = nodes.Element()
+        self.state.nested_parse(StringList(lines, source="connection_fields.py"), self.content_offset, container)
+        return container.children
+
+
+class VerbHelp(SphinxDirective):
+    """``{verb-help} find``: the help text of one verb of ``varian-dicom``, or of the program itself."""
+
+    required_arguments = 0
+    optional_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        from airflow_provider_varian.cli.main import parser
+
+        # The text must not depend on the terminal that builds the pages.
+        os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
+        text = _parser_of(parser(), self.arguments[0] if self.arguments else "").format_help()
+        return [nodes.literal_block(text, text, language="text")]
+
+
+def _parser_of(root: ArgumentParser, verb: str) -> ArgumentParser:
+    if not verb:
+        return root
+    (verbs,) = [action for action in root._actions if isinstance(action, _SubParsersAction)]
+    return verbs.choices[verb]
+
+
+def _values(field) -> str:
+    if field.choices:
+        return ", ".join(f"`{choice}`" for choice in field.choices)
+    words = {
+        "string": "text",
+        "text": "PEM text",
+        "password": "text, masked",
+        "integer": "whole number",
+        "number": "number",
+        "boolean": "yes or no",
+        "object": "JSON object",
+    }
+    text = words[field.kind]
+    if field.minimum is not None and field.maximum is not None:
+        text += f", {field.minimum:g} to {field.maximum:.0f}"
+    if field.kind == "string" and field.max_length:
+        text += f", at most {field.max_length} characters"
+    return text
+
+
+def _default(field) -> str:
+    if field.required:
+        return "**required**"
+    return (
+        ""
+        if field.default is None
+        else f"`{field.default if isinstance(field.default, str) else json.dumps(field.default)}`"
+    )
+
+
+def _escaped(text: str) -> str:
+    # Braces and brackets of a JSON example are text in Markdown; the pipe would end the cell.
+    return text.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("connection-fields", ConnectionFields)
+    app.add_directive("verb-help", VerbHelp)
+    return {"parallel_read_safe": True}
