@@ -1,0 +1,1 @@
+"""The demonstrations of ``make demo`` and ``make demo-ui``."""
