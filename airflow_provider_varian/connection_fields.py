@@ -51,7 +51,7 @@ class ConnectionField:
         kinds = {"choice": "string", "text": "string", "password": "string"}
         base = kinds.get(self.kind, self.kind)
         # A type without "null" is shown as required (reference: airflow-provider 3.3).
-        schema: dict[str, Any] = {"type": base if self.required or base == "boolean" else [base, "null"]}
+        schema: dict[str, Any] = {"type": base if self.required else [base, "null"]}
         if self.kind == "text":
             schema["format"] = "multiline"
         elif self.kind == "password":

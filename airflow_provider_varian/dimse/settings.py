@@ -19,6 +19,8 @@ from airflow_provider_varian.errors import ConfigurationError
 _AE_TITLE_KEYS: Final = frozenset({"called_ae_title", "calling_ae_title", "move_destination"})
 _DAYS: Final = ("daily", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|24:00)")
+_PEM_KEYS: Final = frozenset({"tls_ca_certificate", "tls_certificate", "tls_private_key"})
+_PEM_BLOCK: Final = re.compile(r"(-----BEGIN ([A-Z0-9 ]+)-----)([A-Za-z0-9+/=\s]+)(-----END \2-----)\s*")
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 
@@ -185,7 +187,19 @@ def _read_special(field: ConnectionField, value: Any) -> Any:
         return _quiet_hours(field, value) if value else None
     if field.key == "timezone" and value:
         return _time_zone(field, value)
+    if field.key in _PEM_KEYS and value:
+        return _with_lines(value)
     return value
+
+
+def _with_lines(pem: str) -> str:
+    """Give PEM text its lines back: a form's field of one line, as that of a secret is, takes them out."""
+
+    def wrapped(block: re.Match[str]) -> str:
+        body = "".join(block[3].split())
+        return "\n".join([block[1], *(body[at : at + 64] for at in range(0, len(body), 64)), block[4], ""])
+
+    return _PEM_BLOCK.sub(wrapped, pem)
 
 
 def _time_zone(field: ConnectionField, name: str) -> str:
