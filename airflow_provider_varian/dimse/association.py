@@ -35,13 +35,12 @@ from airflow_provider_varian.errors import (
     PeerTimeoutError,
     PermanentRejectionError,
 )
+from airflow_provider_varian.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 log = logging.getLogger(__name__)
 
 Handler = tuple[evt.EventType, Callable[..., Any]]
 
-#: What we call ourselves in an association, beside pynetdicom's implementation class UID.
-IMPLEMENTATION_VERSION_NAME: Final = "AIRFLOW_VARIAN"
 #: Nobody's work depends on the answer to a release, so it is not waited for as long as for others.
 _RELEASE_SECONDS: Final = 5.0
 
@@ -234,6 +233,7 @@ class _Attempt:
                 f"{len(contexts)} presentation contexts cannot be proposed, only {MAXIMUM_CONTEXTS}", step=self._step
             )
         ae = AE(ae_title=peer.calling_ae_title)
+        ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.connection_timeout = peer.connect_timeout
         ae.acse_timeout = peer.acse_timeout
@@ -246,6 +246,7 @@ class _Attempt:
             (evt.EVT_CONN_OPEN, parked.park),
             (evt.EVT_PDU_RECV, self._on_pdu),
             (evt.EVT_ACSE_RECV, self._on_acse),
+            (evt.EVT_ACSE_SENT, parked.close_for_good),
             (evt.EVT_ACSE_SENT, self._on_acse_sent),
             *socket_manners.handlers(),
             *extra_handlers,
@@ -285,11 +286,8 @@ class _Attempt:
             self.trace.endings.append("the peer aborted the association")
 
     def _on_acse_sent(self, event: evt.Event) -> None:
-        primitive = getattr(event, "primitive", None)
-        if isinstance(primitive, A_ABORT):
+        if isinstance(getattr(event, "primitive", None), A_ABORT):
             self._gave_up = time.monotonic()
-        elif isinstance(primitive, A_ASSOCIATE):
-            parked.close_for_good(event.assoc)
 
     def _on_acse(self, event: evt.Event) -> None:
         primitive = getattr(event, "primitive", None)

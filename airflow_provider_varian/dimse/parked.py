@@ -111,9 +111,15 @@ def bound_waiting(event: evt.Event) -> None:
     assoc._abort_blocking = bounded_abort
 
 
-def close_for_good(assoc: Association) -> None:
-    """Make pynetdicom close the socket even when it cannot be shut down, e.g. because nobody accepted it."""
-    wrapped: Any = assoc.dul.socket
+def close_for_good(event: evt.Event) -> None:
+    """Make pynetdicom close the socket even when it cannot be shut down, e.g. because nobody accepted it.
+
+    Handler of ``EVT_ACSE_SENT``: the socket is made for the association request, and no event comes between
+    that and a refused connection.
+    """
+    wrapped: Any = event.assoc.dul.socket
+    if wrapped is None:
+        return
 
     def shut_down_and_close() -> None:
         raw = wrapped.socket

@@ -78,6 +78,7 @@ def _associate(ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> 
     ae.dimse_timeout = ae.network_timeout = TRANSACTION_SECONDS
     contexts = [build_context(uid, [syntax]) for uid, found in syntaxes.items() for syntax in sorted(found)]
     handlers: list[Any] = [
+        (evt.EVT_ACSE_SENT, parked.close_for_good),
         (evt.EVT_CONN_OPEN, parked.bound_waiting),
         (evt.EVT_CONN_OPEN, parked.park),
         *socket_manners.handlers(),

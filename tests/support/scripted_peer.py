@@ -10,12 +10,16 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from support.ports import wait_until
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.peer import Peer
 
 PENDING = 0xFF00
 PENDING_WITHOUT_OPTIONAL_KEYS = 0xFF01
+
+#: In a script, instead of a status: wait for the C-CANCEL.
+UNTIL_CANCELLED = -1
 
 Answers = Iterable[tuple[int, Dataset | None]]
 
@@ -84,7 +88,11 @@ class ScriptedPeer:
         request = Request(event.identifier, str(event.request.AffectedSOPClassUID))
         self.requests.append(request)
         for status, answer in self.script(request):
-            if event.is_cancelled:
+            if status == UNTIL_CANCELLED:
+                # pynetdicom sends before it reads: it would not see a C-CANCEL while it has more to say.
+                wait_until(lambda: event.is_cancelled, what="the C-CANCEL")
+            # pynetdicom says so once and forgets.
+            if status == UNTIL_CANCELLED or event.is_cancelled:
                 self.cancelled.set()
                 yield 0xFE00, None
                 return

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from pynetdicom import AE, evt
@@ -213,7 +214,7 @@ def test_retrieve_by_move_brings_what_the_keys_select_and_the_second_time_nothin
     assert second.status == 0
     assert second.json["counts"]["held"] == len(expected)
     assert program.daemon.counts["C-MOVE"] == 0
-    manifest = json.loads(open(second.json["manifest"], encoding="utf-8").read())  # noqa: SIM115
+    manifest = json.loads(Path(second.json["manifest"]).read_text())
     assert {entry["sop_instance_uid"] for entry in manifest["instances"]} == expected
     assert PATIENT not in json.dumps(manifest)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pynetdicom import evt
+from support.ports import wait_until
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts
@@ -29,12 +30,12 @@ def test_the_query_names_a_study_that_exists_nowhere_and_stops_at_the_first_answ
 
     def handle(event):
         asked.append(str(event.identifier.StudyInstanceUID))
-        for _ in range(100_000):
-            if event.is_cancelled:
-                cancelled.append(True)
-                yield 0xFE00, None
-                return
+        for _ in range(3):
             yield 0xFF00, event.identifier
+        # pynetdicom sends before it reads: it would not see a C-CANCEL while it has more to say.
+        wait_until(lambda: event.is_cancelled, what="the C-CANCEL")
+        cancelled.append(True)
+        yield 0xFE00, None
 
     port = scp([(evt.EVT_C_FIND, handle)])
     with associate(peer_at(port), contexts.find(uids.STUDY_ROOT_FIND), step="C-FIND") as association:

@@ -12,6 +12,7 @@ import pydicom.config
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import evt
+from support.ports import wait_until
 from support.raw_peer import C_CANCEL_RQ, element, raw_peer
 
 from airflow_provider_varian import uids
@@ -104,14 +105,14 @@ def test_stopping_early_cancels_and_leaves_the_association_usable(scp, peer_at, 
     cancelled = threading.Event()
 
     def handle(event):
-        for number in range(100_000):
-            if event.is_cancelled:
-                cancelled.set()
-                yield 0xFE00, None
-                return
+        for number in range(3):
             match = Dataset()
             match.StudyInstanceUID = f"1.2.{event.message_id}.{number}"
             yield 0xFF00, match
+        # pynetdicom sends before it reads: it would not see a C-CANCEL while it has more to say.
+        wait_until(lambda: event.is_cancelled, what="the C-CANCEL")
+        cancelled.set()
+        yield 0xFE00, None
 
     port = scp([(evt.EVT_C_FIND, handle)])
     with open_find(peer_at(port, dimse_timeout=20)) as association:

@@ -5,7 +5,7 @@ import logging
 import time
 
 import pytest
-from support.scripted_peer import PENDING, PENDING_WITHOUT_OPTIONAL_KEYS, dataset
+from support.scripted_peer import PENDING, PENDING_WITHOUT_OPTIONAL_KEYS, UNTIL_CANCELLED, dataset
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.aria.profile import ARIA, GENERIC
@@ -248,8 +248,8 @@ def test_the_same_count_for_different_queries_is_a_warning(scripted):
 
 def test_a_limit_stops_the_peer_and_shows(scripted):
     def script(request):
-        for number in range(100_000):
-            yield PENDING, plan(number)
+        yield from ((PENDING, plan(number)) for number in range(10))
+        yield UNTIL_CANCELLED, None
 
     scripted.script = script
     query = Query.build("IMAGE", {"PatientID": "QA"})
@@ -449,10 +449,9 @@ def test_a_cancelled_search_ends_and_tells_the_peer(scripted):
     cancellation = Cancellation()
 
     def script(request):
-        for number in range(100_000):
-            if number == 50:
-                cancellation.cancel()
-            yield PENDING, plan(number)
+        yield from ((PENDING, plan(number)) for number in range(10))
+        cancellation.cancel()
+        yield UNTIL_CANCELLED, None
 
     scripted.script = script
     with pytest.raises(CancelledError):
