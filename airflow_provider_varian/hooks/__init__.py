@@ -1,0 +1,1 @@
+"""From an Airflow connection to a peer, and one method per verb."""

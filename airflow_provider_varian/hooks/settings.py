@@ -1,0 +1,104 @@
+"""The ``[varian]`` section of Airflow's configuration, read when it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from airflow.providers.common.compat.sdk import AirflowConfigException, ObjectStoragePath, conf
+
+from airflow_provider_varian.errors import ConfigurationError
+
+SECTION = "varian"
+
+
+def storage_root() -> ObjectStoragePath:
+    """Return where retrieved objects, manifests and answers go by default.
+
+    ``[varian] storage_root``, a folder or an object-storage URI; else ``dicom/`` under AIRFLOW_HOME.
+    """
+    configured = _option("storage_root")
+    return destination_path(configured) if configured else destination_path(str(_airflow_home() / "dicom"))
+
+
+def spool_root() -> Path:
+    """Return the spool of receivers inside a task, always a local folder.
+
+    ``[varian] spool_root``, else ``dicom-spool/`` under AIRFLOW_HOME.
+
+    :raises ConfigurationError: when it is set to a URI or to a relative path.
+    """
+    configured = _option("spool_root")
+    if not configured:
+        return _airflow_home() / "dicom-spool"
+    path = Path(configured).expanduser()
+    if "://" in configured or not path.is_absolute():
+        raise ConfigurationError(
+            f"[{SECTION}] spool_root is {configured!r}, which is not an absolute path of a local folder",
+            hint="Objects are made durable there before they are acknowledged: name a folder on a local disk.",
+        )
+    return path
+
+
+def receivers() -> dict[str, str]:
+    """Return the standing receivers: name to spool folder or store URI.
+
+    :raises ConfigurationError: when ``[varian] receivers`` is not a JSON object of texts.
+    """
+    configured = _option("receivers")
+    if not configured:
+        return {}
+    try:
+        named = json.loads(configured)
+    except ValueError:
+        named = None
+    if not isinstance(named, dict) or not all(isinstance(where, str) and where for where in named.values()):
+        raise ConfigurationError(
+            f"[{SECTION}] receivers is not a JSON object of names and places",
+            hint='Write it like {"night": "/srv/dicom/spool"}.',
+        )
+    return dict(named)
+
+
+def destination_path(destination: str | os.PathLike[str] | ObjectStoragePath) -> ObjectStoragePath:
+    """Return a destination as Airflow's path type.
+
+    :param destination: an absolute local folder, or an object-storage URI such as ``s3://conn_id@bucket/key``.
+    :raises ConfigurationError: for a relative path: workers have no working folder that one could rely on.
+    """
+    if isinstance(destination, ObjectStoragePath):
+        return destination
+    text = os.fspath(destination)
+    if "://" in text:
+        return ObjectStoragePath(text)
+    path = Path(text).expanduser()
+    if not path.is_absolute():
+        raise ConfigurationError(
+            f"destination {text!r} is a relative path",
+            hint="Name an absolute folder or an object-storage URI such as s3://conn_id@bucket/key.",
+        )
+    # Not Path.as_uri(): its percent escapes would become part of the folder's name.
+    return ObjectStoragePath(f"file://{path}")
+
+
+def below(root: ObjectStoragePath, *parts: str) -> ObjectStoragePath:
+    """Return a path below a root; its connection stays.
+
+    :param root: a folder or an object-storage prefix.
+    :param parts: path components.
+    """
+    # Not by "/": with Airflow 3.1 that goes through a call which universal-pathlib has deprecated.
+    return ObjectStoragePath("/".join((str(root).rstrip("/"), *parts)))
+
+
+def _option(name: str) -> str:
+    try:
+        value = conf.get(SECTION, name, fallback=None)
+    except AirflowConfigException:
+        return ""
+    return str(value).strip() if value else ""
+
+
+def _airflow_home() -> Path:
+    return Path(os.environ.get("AIRFLOW_HOME") or "~/airflow").expanduser().resolve()

@@ -1,0 +1,1 @@
+"""The verbs as Airflow operators, and the recipes on ARIA's terms."""

@@ -1,0 +1,150 @@
+"""Machine-QA images on ARIA's terms: a plan's RT Images of some days, retrieved, filed by day, and judged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_varian.errors import ConfigurationError, DicomError, EmptyResultError, IncompleteRetrievalError
+from airflow_provider_varian.hooks.dicom import DicomHook
+from airflow_provider_varian.hooks.settings import destination_path, storage_root
+from airflow_provider_varian.operators.base import DicomOperator
+from airflow_provider_varian.operators.machines import read_machine
+from airflow_provider_varian.operators.qa_report import SUMMARY_KEY
+from airflow_provider_varian.operators.retrieve import OnPartial, check_choice
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_varian.aria.machines import Machine
+    from airflow_provider_varian.operators.qa_images import QAResult
+
+log = logging.getLogger(__name__)
+
+#: Images are filed under the clinic's day on which they were acquired.
+QA_LAYOUT: Final = "{AcquisitionDate}/{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}.{SOPInstanceUID}.dcm"
+
+
+class AriaQAImagesOperator(DicomOperator):
+    """Retrieve a machine's QA images and judge them against what is expected.
+
+    One C-FIND lists the patient's plans, and the label is compared here; a second lists the RT Images of that plan,
+    in all series, acquired in the run's interval and the look-back before it. What is not held is retrieved, filed
+    by its acquisition day, and every day is judged. **Only the run's own day sets the task's state**: nothing on an
+    expected day fails (and is retried, since data reaches ARIA late), nothing on another day is a skip, less than
+    expected is ``short``, found but not received is ``partial``.
+
+    Pushes as ``qa_summary``, whatever the state, a mapping free of identifiers: machine, plan label, outcome, message,
+    manifest, and per day what was expected, found, received and how many bytes. XCom ``dicom_manifest`` has the
+    manifest's URI, outcome and counts from the start of the retrieval. Returns outcome, message and manifest.
+
+    :param machine: the machine as a mapping (templated); see :class:`airflow_provider_varian.aria.machines.Machine`.
+    :param row_key: instead of it, the opaque key of a machine (templated) ...
+    :param rows_uri: ... in a file that :func:`.machines.write_machines` wrote (templated).
+    :param dicom_conn_id: the connection (templated); None: the machine's. It must name the clinic's time zone.
+    :param first_day: first day of the clinic to list, ``YYYY-MM-DD`` (templated); empty: the run's data interval,
+        else the 24 hours before ``run_after``.
+    :param last_day: last day, which is then judged for the state (templated); empty: the first.
+    :param lookback_days: days before that are listed and judged again; None: the machine's.
+    :param destination: absolute folder or object-storage URI (templated); the default is ``[varian] storage_root``.
+    :param layout: where an image is filed below it (templated).
+    :param on_partial: ``fail`` (and retry) or ``accept`` the outcomes ``partial`` and ``short``.
+    :param port_wait_seconds: how long to wait for a receiver port that another task uses.
+    """
+
+    template_fields: Sequence[str] = (
+        "dicom_conn_id",
+        "machine",
+        "row_key",
+        "rows_uri",
+        "first_day",
+        "last_day",
+        "destination",
+        "layout",
+    )
+    template_fields_renderers = {"machine": "json"}  # noqa: RUF012 - as BaseOperator declares it
+
+    def __init__(
+        self,
+        *,
+        machine: Mapping[str, Any] | None = None,
+        row_key: str | None = None,
+        rows_uri: str | None = None,
+        dicom_conn_id: str | None = None,
+        first_day: str | None = None,
+        last_day: str | None = None,
+        lookback_days: int | None = None,
+        destination: str | None = None,
+        layout: str = QA_LAYOUT,
+        on_partial: OnPartial = "fail",
+        port_wait_seconds: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(dicom_conn_id=dicom_conn_id or "", **kwargs)
+        self.machine = machine
+        self.row_key = row_key
+        self.rows_uri = rows_uri
+        self.first_day = first_day
+        self.last_day = last_day
+        self.lookback_days = lookback_days
+        self.destination = destination
+        self.layout = layout
+        self.on_partial = on_partial
+        self.port_wait_seconds = port_wait_seconds
+
+    def run_dicom(self, context: Context) -> dict[str, Any]:
+        """Find, retrieve, judge; tell what became of it; decide."""
+        from airflow_provider_varian.operators.qa_images import qa_images_of
+
+        check_choice("on_partial", self.on_partial, ("fail", "accept"))
+        machine = self._machine()
+        # What map_index_template="{{ machine_name }}" shows instead of a number.
+        context["machine_name"] = machine.name  # type: ignore[typeddict-unknown-key]
+        about: dict[str, Any] = {"row_key": self.row_key or "", "machine": machine.name, "plan": machine.plan_label}
+        try:
+            result = qa_images_of(
+                context,
+                DicomHook(self.dicom_conn_id or machine.dicom_conn_id),
+                machine,
+                first_day=self.first_day,
+                last_day=self.last_day,
+                lookback_days=machine.lookback_days if self.lookback_days is None else self.lookback_days,
+                root=destination_path(self.destination) if self.destination else storage_root(),
+                layout=self.layout,
+                port_wait_seconds=self.port_wait_seconds,
+                cancellation=self.cancellation,
+            )
+        except DicomError as error:
+            told = about | {"outcome": "failed", "message": str(error), "manifest": None, "days": []}
+            context["ti"].xcom_push(key=SUMMARY_KEY, value=told)
+            raise
+        summary = about | result.to_json()
+        context["ti"].xcom_push(key=SUMMARY_KEY, value=summary)
+        self._decide(result)
+        return {key: summary[key] for key in ("outcome", "message", "manifest")}
+
+    def _machine(self) -> Machine:
+        from airflow_provider_varian.aria.machines import parse_machine
+
+        if self.machine and not self.row_key:
+            return parse_machine(self.machine)
+        if self.row_key and self.rows_uri and not self.machine:
+            return read_machine(self.rows_uri, self.row_key)
+        raise ConfigurationError(
+            f"task {self.task_id!r} is told no machine, or two", hint="Give machine, or row_key and rows_uri."
+        )
+
+    def _decide(self, result: QAResult) -> None:
+        """Raise what the outcome of the run's own day asks for."""
+        for day in result.days:
+            log.log(*day.log_line(own=day.judgement.day == result.run_day))
+        own = result.own.judgement
+        if own.state == "not_expected":
+            raise AirflowSkipException(own.message)
+        if own.state == "empty":
+            raise EmptyResultError(own.message, step="machine QA", hint="Was the QA done, and on this plan?")
+        if own.state in ("partial", "short") and self.on_partial == "fail":
+            raise IncompleteRetrievalError(own.message, step="machine QA", hint=f"See {result.manifest_uri}")

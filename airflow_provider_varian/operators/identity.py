@@ -1,0 +1,24 @@
+"""Who a task instance is: the name under which a retry finds what an earlier try did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+
+def retrieval_id(context: Context) -> str:
+    """Return the UUID of the task instance's work, the same for each of its tries.
+
+    :param context: Airflow's context.
+    """
+    from airflow_provider_varian.retrieval.identity import retrieval_id_of_task
+
+    instance = context["ti"]
+    return retrieval_id_of_task(
+        dag_id=instance.dag_id,
+        run_id=instance.run_id,
+        task_id=instance.task_id,
+        map_index=-1 if instance.map_index is None else instance.map_index,
+    )

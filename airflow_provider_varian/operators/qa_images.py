@@ -1,0 +1,321 @@
+"""The steps behind :class:`.aria.AriaQAImagesOperator`: find, retrieve, decide what the answers left open, judge."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_varian.errors import IncompleteRetrievalError
+from airflow_provider_varian.hooks.settings import below
+from airflow_provider_varian.operators.identity import retrieval_id
+from airflow_provider_varian.operators.manifest_xcom import manifest_pusher
+from airflow_provider_varian.operators.run_window import run_window_of
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
+
+    from airflow_provider_varian.aria.expectation import Judgement
+    from airflow_provider_varian.aria.machines import Machine
+    from airflow_provider_varian.aria.plans import PlanRef
+    from airflow_provider_varian.aria.qa_images import QAImage, Selection
+    from airflow_provider_varian.dimse.cancellation import Cancellation
+    from airflow_provider_varian.hooks.dicom import DicomHook
+    from airflow_provider_varian.retrieval.ledger import Entry
+    from airflow_provider_varian.retrieval.request import Expected
+    from airflow_provider_varian.retrieval.retrieve import OnChange, RetrievalResult
+
+log = logging.getLogger(__name__)
+
+#: Plans are read for their beams. They may change under the same UID, so the name holds their date and time: a
+#: plan that changed is fetched again, an old version is kept.
+PLAN_LAYOUT: Final = "{SOPInstanceUID}.{RTPlanDate}.{RTPlanTime}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QADay:
+    """One day of a machine.
+
+    :param judgement: what was expected, found and received.
+    :param expected: are images expected on that day?
+    :param size: bytes of the images received.
+    """
+
+    judgement: Judgement
+    expected: bool
+    size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return {
+            "day": self.judgement.day.isoformat(),
+            "expected": self.expected,
+            "images": self.judgement.received,
+            "found": self.judgement.found,
+            "wanted": self.judgement.wanted,
+            "missing_beams": list(self.judgement.missing_beams),
+            "bytes": self.size,
+            "outcome": str(self.judgement.state),
+            "message": self.judgement.message,
+        }
+
+    def log_line(self, *, own: bool) -> tuple[int, str, str, str]:
+        """Return level, format and arguments of the line that a log gets."""
+        fine = self.judgement.state in ("complete", "not_expected")
+        return (
+            logging.INFO if fine else logging.WARNING,
+            "%s%s",
+            "" if own else "look-back: ",
+            self.judgement.message,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QAResult:
+    """What became of a machine's run.
+
+    :param run_day: the day that sets the task's state.
+    :param days: all days that were judged, the run's own among them.
+    :param manifest_uri: where the manifest is; None when nothing was found.
+    :param counts: the ledger's numbers by word.
+    :param warnings: what else to know.
+    """
+
+    run_day: date
+    days: tuple[QADay, ...]
+    manifest_uri: str | None
+    counts: dict[str, int]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def own(self) -> QADay:
+        """The run's own day."""
+        return next(day for day in self.days if day.judgement.day == self.run_day)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values, free of identifiers."""
+        return {
+            "run_day": self.run_day.isoformat(),
+            "outcome": str(self.own.judgement.state),
+            "message": self.own.judgement.message,
+            "manifest": self.manifest_uri,
+            "days": [day.to_json() for day in self.days],
+            "counts": self.counts,
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(slots=True, kw_only=True)
+class _Here:
+    """What of the wanted images is here, by SOP Instance UID."""
+
+    verified: dict[str, int] = field(default_factory=dict)
+    manifest_uri: str | None = None
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def qa_images_of(
+    context: Context,
+    hook: DicomHook,
+    machine: Machine,
+    *,
+    first_day: str | None,
+    last_day: str | None,
+    lookback_days: int,
+    root: ObjectStoragePath,
+    layout: str,
+    port_wait_seconds: float | None,
+    cancellation: Cancellation,
+) -> QAResult:
+    """Retrieve the QA images of a machine's run and judge each of its days.
+
+    :param context: Airflow's context.
+    :param hook: the machine's peer.
+    :param machine: what to look for, and what is expected.
+    :param first_day: see :func:`.run_window.run_window_of`.
+    :param last_day: the same.
+    :param lookback_days: days before the interval that are listed and judged again.
+    :param root: the destination.
+    :param layout: where an image is filed below it.
+    :param port_wait_seconds: how long to wait for a receiver port in use.
+    :param cancellation: stops it from outside.
+    :raises DicomError: when plan or images cannot be found or retrieved at all.
+    """
+    from airflow_provider_varian.aria.expectation import judge
+    from airflow_provider_varian.aria.plans import find_plan
+    from airflow_provider_varian.aria.qa_images import Selection, find_qa_images
+    from airflow_provider_varian.query.window import clinic_zone
+
+    zone = clinic_zone(hook.peer.timezone)
+    run = run_window_of(context, zone, first_day=first_day, last_day=last_day, lookback_days=lookback_days)
+    log.info("Listing %s to %s; %s sets the state", run.days[0], run.days[-1], run.run_day)
+    with hook.find_session(cancellation=cancellation) as session:
+        plan = find_plan(session, machine.patient_id, machine.plan_label, machine.course)
+        found = find_qa_images(session, plan, run.window, images=machine.images, kv=machine.kv, zone=zone)
+    retriever = _Retriever(context, hook, root, port_wait_seconds, cancellation)
+    selection = Selection(
+        plan_uid=plan.sop_instance_uid, window=run.window, zone=zone, images=machine.images, kv=machine.kv
+    )
+    images, here = retriever.images(found, layout, selection)
+    beams = retriever.beams(plan) if machine.expected.each_beam_once else None
+    days = []
+    for day in run.days:
+        of_day = [image for image in images if image.day == day]
+        judgement = judge(machine.name, day, of_day, machine.expected, plan_beams=beams, received=set(here.verified))
+        size = sum(here.verified.get(image.sop_instance_uid, 0) for image in of_day)
+        days.append(QADay(judgement=judgement, expected=machine.expected.expects(day), size=size))
+    return QAResult(
+        run_day=run.run_day,
+        days=tuple(days),
+        manifest_uri=here.manifest_uri,
+        counts=here.counts,
+        warnings=(*here.warnings, *_undated(images)),
+    )
+
+
+def _undated(images: Iterable[QAImage]) -> list[str]:
+    count = sum(image.day is None for image in images)
+    return [f"{count} images without a readable acquisition date count for no day"] if count else []
+
+
+class _Retriever:
+    """Brings images, and the plan when its beams count."""
+
+    def __init__(
+        self,
+        context: Context,
+        hook: DicomHook,
+        root: ObjectStoragePath,
+        port_wait_seconds: float | None,
+        cancellation: Cancellation,
+    ) -> None:
+        self._context = context
+        self._hook = hook
+        self._root = root
+        self._port_wait_seconds = port_wait_seconds
+        self._cancellation = cancellation
+
+    def images(self, found: list[QAImage], layout: str, selection: Selection) -> tuple[list[QAImage], _Here]:
+        """Retrieve what was found; return the images that are wanted, and what of them is here."""
+        from airflow_provider_varian.retrieval.outcome import State
+        from airflow_provider_varian.retrieval.request import Expected
+
+        if not found:
+            return [], _Here()
+        expected = tuple(
+            Expected(
+                sop_instance_uid=image.sop_instance_uid,
+                sop_class_uid=image.sop_class_uid,
+                study_instance_uid=image.study_instance_uid,
+                series_instance_uid=image.series_instance_uid,
+                values=_layout_values(image),
+            )
+            for image in found
+        )
+        result = self._retrieve(expected, self._root, layout, on_change=manifest_pusher(self._context, self._root))
+        entries = result.manifest.ledger.entries
+        wanted = list(self._decided(found, entries, selection))
+        uids = {image.sop_instance_uid for image in wanted}
+        here = _Here(
+            verified={
+                uid: entry.bytes or 0 for uid, entry in entries.items() if uid in uids and entry.state is State.VERIFIED
+            },
+            manifest_uri=str(below(self._root, str(result.manifest.path))),
+            counts=result.counts,
+            warnings=list(result.manifest.warnings),
+        )
+        if result.error is not None:
+            here.warnings.append(str(result.error))
+        return wanted, here
+
+    def beams(self, plan: PlanRef) -> tuple[int, ...]:
+        """Return the beam numbers of the plan, from the object itself.
+
+        :raises IncompleteRetrievalError: when the plan does not come.
+        """
+        from airflow_provider_varian.aria.plans import beam_numbers
+        from airflow_provider_varian.retrieval.request import Expected
+
+        expected = Expected(
+            sop_instance_uid=plan.sop_instance_uid,
+            sop_class_uid=plan.sop_class_uid,
+            study_instance_uid=plan.study_instance_uid,
+            series_instance_uid=plan.series_instance_uid,
+            values={
+                "SOPInstanceUID": plan.sop_instance_uid,
+                "RTPlanDate": plan.plan_date,
+                "RTPlanTime": plan.plan_time,
+            },
+        )
+        root = below(self._root, ".dicom", "plans")
+        result = self._retrieve((expected,), root, PLAN_LAYOUT)
+        entry = result.manifest.ledger.entries[plan.sop_instance_uid]
+        if not entry.is_here:
+            raise IncompleteRetrievalError(
+                f"the plan itself did not come, so its beams are not known: {result.manifest.message}",
+                peer=self._hook.peer.name,
+                step="machine QA",
+                hint="Expect a minimum of images instead of each_beam_once, if this plan cannot be exported",
+            )
+        return beam_numbers(_head(root, entry))
+
+    def _retrieve(
+        self,
+        expected: tuple[Expected, ...],
+        root: ObjectStoragePath,
+        layout: str,
+        on_change: OnChange | None = None,
+    ) -> RetrievalResult:
+        from airflow_provider_varian.query.level import Level
+        from airflow_provider_varian.retrieval.request import RetrievalRequest
+
+        return self._hook.retrieve(
+            RetrievalRequest(level=Level.IMAGE, expected=expected),
+            retrieval_id=retrieval_id(self._context),
+            destination=root,
+            layout=layout,
+            port_wait_seconds=self._port_wait_seconds,
+            on_change=on_change,
+            cancellation=self._cancellation,
+        )
+
+    def _decided(self, found: list[QAImage], entries: dict[str, Entry], selection: Selection) -> Iterable[QAImage]:
+        """Yield the wanted images; what the answer left open is decided by the object, once it is here."""
+        for image in found:
+            entry = entries[image.sop_instance_uid]
+            if not image.undecided or not entry.is_here:
+                yield image
+                continue
+            decided = selection.of_object(_head(self._root, entry))
+            if decided is None:
+                log.info(
+                    "%s is not wanted, as the object itself says; it stays at %s", entry.sop_instance_uid, entry.path
+                )
+            else:
+                yield decided
+
+
+def _layout_values(image: QAImage) -> dict[str, Any]:
+    values = {
+        "SOPInstanceUID": image.sop_instance_uid,
+        "SeriesInstanceUID": image.series_instance_uid,
+        "StudyInstanceUID": image.study_instance_uid,
+        "AcquisitionDate": image.acquisition_date,
+        "AcquisitionTime": image.acquisition_time,
+        "Modality": "RTIMAGE",
+    }
+    return {keyword: value for keyword, value in values.items() if value}
+
+
+def _head(root: ObjectStoragePath, entry: Entry) -> Any:
+    """Read an object without its pixels."""
+    from pydicom import dcmread
+
+    from airflow_provider_varian.retrieval.destination import Destination
+
+    with Destination(root).local_copy(PurePosixPath(entry.path)) as path:
+        return dcmread(path, stop_before_pixels=True)

@@ -1,0 +1,176 @@
+"""Retrieving as operators: bring objects here by C-GET or C-MOVE, or have them sent to somebody else."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_varian.errors import ConfigurationError, EmptyResultError, IncompleteRetrievalError
+from airflow_provider_varian.hooks.settings import below, destination_path, storage_root
+from airflow_provider_varian.operators.base import DicomOperator
+from airflow_provider_varian.operators.identity import retrieval_id
+from airflow_provider_varian.operators.manifest_xcom import manifest_pusher
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import Context
+
+    from airflow_provider_varian.retrieval.request import RetrievalRequest
+
+log = logging.getLogger(__name__)
+
+OnPartial = Literal["fail", "accept"]
+OnEmpty = Literal["skip", "fail", "accept"]
+
+
+class DicomRetrieveOperator(DicomOperator):
+    """Bring objects here and account for each of them.
+
+    The task succeeds when every instance that the peer lists is verified on storage; a retry, and a cleared task,
+    retrieves what is missing and nothing else. Returns ``{"outcome", "manifest", "counts"}``; the manifest's URI,
+    outcome and counts are in XCom under ``dicom_manifest`` from the start of the retrieval.
+
+    :param keys: DICOM keywords to values (templated). Unique keys go into the request; others select by C-FIND first.
+    :param level: ``PATIENT``, ``STUDY``, ``SERIES`` or ``IMAGE`` (templated); None: that of the deepest unique key,
+        else IMAGE.
+    :param method: ``auto`` is C-GET where the peer accepts it, else C-MOVE; ``get``; ``move``; None: as the
+        connection says.
+    :param destination: absolute folder or object-storage URI (templated); the default is ``[varian] storage_root``.
+    :param layout: where an object is filed below it (templated), e.g.
+        ``{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}.{SOPInstanceUID}.dcm``, which is the default.
+    :param minimum: how many instances must exist at least; fewer make the outcome ``short``.
+    :param limit: take so many instances at most; when there are more the outcome is ``limited``.
+    :param on_partial: ``fail`` (and retry) or ``accept`` the outcomes ``partial`` and ``short``.
+    :param on_empty: ``skip``, ``fail`` (and retry) or ``accept`` when nothing is found.
+    :param port_wait_seconds: how long to wait for a receiver port that another task uses.
+    :param verify: ``path``: what is at its final path is held; ``hash``: and has the manifest's SHA-256.
+    :param dicom_conn_id: the connection (templated).
+    """
+
+    template_fields: Sequence[str] = ("dicom_conn_id", "keys", "level", "destination", "layout")
+    template_fields_renderers = {"keys": "json"}  # noqa: RUF012 - as BaseOperator declares it
+
+    def __init__(
+        self,
+        *,
+        keys: Mapping[str, Any],
+        level: str | None = None,
+        method: Literal["auto", "get", "move"] | None = None,
+        destination: str | None = None,
+        layout: str | None = None,
+        minimum: int | None = None,
+        limit: int | None = None,
+        on_partial: OnPartial = "fail",
+        on_empty: OnEmpty = "skip",
+        port_wait_seconds: float | None = None,
+        verify: Literal["path", "hash"] = "path",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.keys = keys
+        self.level = level
+        self.method = method
+        self.destination = destination
+        self.layout = layout
+        self.minimum = minimum
+        self.limit = limit
+        self.on_partial = on_partial
+        self.on_empty = on_empty
+        self.port_wait_seconds = port_wait_seconds
+        self.verify = verify
+
+    def run_dicom(self, context: Context) -> dict[str, Any]:
+        """Select, retrieve, and decide by the outcome."""
+        check_choice("on_partial", self.on_partial, ("fail", "accept"))
+        check_choice("on_empty", self.on_empty, ("skip", "fail", "accept"))
+        request = self._request()
+        if request is None:
+            return self._decide("empty", "nothing was found", {"outcome": "empty", "manifest": None, "counts": {}})
+        return self._retrieve(context, request)
+
+    def _request(self) -> RetrievalRequest | None:
+        return self.hook.select(
+            self.level or None,
+            self.keys,
+            layout=self.layout,
+            minimum=self.minimum,
+            limit=self.limit,
+            cancellation=self.cancellation,
+        )
+
+    def _retrieve(self, context: Context, request: RetrievalRequest) -> dict[str, Any]:
+        root = destination_path(self.destination) if self.destination else storage_root()
+        result = self.hook.retrieve(
+            request,
+            retrieval_id=retrieval_id(context),
+            destination=root,
+            layout=self.layout,
+            method=self.method,
+            port_wait_seconds=self.port_wait_seconds,
+            verify=self.verify,
+            on_change=manifest_pusher(context, root),
+            cancellation=self.cancellation,
+        )
+        told = {
+            "outcome": str(result.outcome),
+            "manifest": str(below(root, str(result.manifest.path))),
+            "counts": result.counts,
+        }
+        return self._decide(str(result.outcome), f"{result.manifest.message}; see {told['manifest']}", told)
+
+    def _decide(self, outcome: str, message: str, told: dict[str, Any]) -> dict[str, Any]:
+        """Return what the task returns, or raise what its outcome asks for."""
+        if outcome == "empty" and self.on_empty != "accept":
+            if self.on_empty == "skip":
+                raise AirflowSkipException(message)
+            raise EmptyResultError(message, peer=self.hook.peer.name, step="retrieve")
+        if outcome in ("partial", "short") and self.on_partial == "fail":
+            raise IncompleteRetrievalError(f"{outcome}: {message}", peer=self.hook.peer.name, step="retrieve")
+        if outcome == "complete":
+            log.info("complete: %s", message)
+        else:
+            log.warning("%s: %s", outcome, message)
+        return told
+
+
+class DicomGetOperator(DicomRetrieveOperator):
+    """:class:`DicomRetrieveOperator` by C-GET alone (PS3.4 C.4.3): objects come over the same association."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(method="get", **kwargs)
+
+
+class DicomMoveOperator(DicomRetrieveOperator):
+    """:class:`DicomRetrieveOperator` by C-MOVE alone (PS3.4 C.4.2), or, with a destination, to a third party.
+
+    A third-party move ends with the outcome ``reported``: the peer's counters are all that is known. The task
+    succeeds with a warning. Failures that the peer reports are ``partial``.
+
+    :param move_destination: AE title of another trusted entity, to which the peer then sends (templated); None: to us.
+    """
+
+    template_fields: Sequence[str] = (*DicomRetrieveOperator.template_fields, "move_destination")
+
+    def __init__(self, *, move_destination: str | None = None, **kwargs: Any) -> None:
+        super().__init__(method="move", **kwargs)
+        self.move_destination = move_destination
+
+    def _retrieve(self, context: Context, request: RetrievalRequest) -> dict[str, Any]:
+        if not self.move_destination:
+            return super()._retrieve(context, request)
+        report = self.hook.move(request, move_destination=self.move_destination, cancellation=self.cancellation)
+        counts = {"completed": report.completed, "failed": report.failed, "warning": report.warning}
+        told = {"outcome": str(report.outcome), "manifest": None, "counts": counts}
+        known = ", ".join(f"{count} {word}" for word, count in counts.items() if count is not None) or "no counts"
+        return self._decide(str(report.outcome), f"sent to {self.move_destination}, as the peer says: {known}", told)
+
+
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is none of the allowed ones.
+
+    :raises ConfigurationError: names the argument and the allowed values.
+    """
+    if value not in allowed:
+        raise ConfigurationError(f"{name} is {value!r}", hint=f"Choose one of {', '.join(allowed)}.")

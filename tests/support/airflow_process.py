@@ -1,0 +1,153 @@
+"""Real Airflow in processes of its own: a home, a migrated database, DAG runs, and what they left behind."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_DISTRIBUTION = "airflow-provider-varian"
+
+
+def _discovery_path(folder: Path) -> list[str]:
+    """Return what a Python must have on its path for Airflow to discover this provider.
+
+    Nothing when the package is installed; else a folder with the entry point that installing would write.
+    """
+    try:
+        importlib.metadata.distribution(_DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        info = folder / f"{_DISTRIBUTION.replace('-', '_')}-0.1.0.dist-info"
+        info.mkdir(parents=True, exist_ok=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {_DISTRIBUTION}\nVersion: 0.1.0\n")
+        (info / "entry_points.txt").write_text(
+            "[apache_airflow_provider]\nprovider_info = airflow_provider_varian.get_provider_info:get_provider_info\n"
+        )
+        return [str(folder)]
+    return []
+
+
+@dataclass(frozen=True)
+class Home:
+    """An Airflow home with its environment.
+
+    :param root: the folder; storage and spool lie in it as well.
+    :param environment: environment of its processes.
+    """
+
+    root: Path
+    environment: dict[str, str]
+
+    @property
+    def storage(self) -> Path:
+        return self.root / "storage"
+
+    @property
+    def spool(self) -> Path:
+        return self.root / "spool"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "airflow.db"
+
+    def python(self, *arguments: str, stdin: str = "", timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run Python in this home; its output is returned whole, standard error within standard output."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            env=self.environment,
+            cwd=self.root,
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def airflow(self, *arguments: str) -> str:
+        """Run Airflow's command line; fail when it does."""
+        done = self.python("-m", "airflow", *arguments)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+
+def new_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[str, Any] | None = None) -> Home:
+    """Make an Airflow home with a migrated database; see :func:`bare_home`."""
+    home = bare_home(root, dags=dags, connections=connections)
+    home.airflow("db", "migrate")
+    return home
+
+
+def bare_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[str, Any] | None = None) -> Home:
+    """Make an Airflow home without a database.
+
+    :param root: an empty folder.
+    :param dags: folder of the DAGs.
+    :param connections: connection IDs with their fields, put into the environment.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW"))}
+    environment |= {
+        "AIRFLOW_HOME": str(root),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": "patientid,patientname",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}",
+        "AIRFLOW__VARIAN__STORAGE_ROOT": str(root / "storage"),
+        "AIRFLOW__VARIAN__SPOOL_ROOT": str(root / "spool"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}",
+        "PYTHONPATH": os.pathsep.join([*_discovery_path(root / "discovery"), str(ROOT), str(ROOT / "tests")]),
+    }
+    for name, fields in (connections or {}).items():
+        environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(fields)
+    return Home(root, environment)
+
+
+@dataclass(frozen=True)
+class DagRunResult:
+    """What a DAG run came to.
+
+    :param state: state of the run.
+    :param tasks: ``(task_id, map_index)`` to state and rendered map index.
+    :param xcoms: ``(task_id, map_index, key)`` to value.
+    """
+
+    state: str
+    tasks: dict[tuple[str, int], dict[str, Any]]
+    xcoms: dict[tuple[str, int, str], Any]
+
+    def states(self, task_id: str) -> list[str]:
+        """States of a task's instances, by map index."""
+        return [task["state"] for (name, _), task in sorted(self.tasks.items()) if name == task_id]
+
+    def xcom(self, task_id: str, key: str = "return_value") -> list[Any]:
+        """Values of an XCom of a task's instances, by map index."""
+        return [value for (name, _, k), value in sorted(self.xcoms.items()) if name == task_id and k == key]
+
+
+def run_dags(home: Home, requests: Iterable[Mapping[str, Any]]) -> tuple[list[DagRunResult], str]:
+    """Run DAGs one after the other in one process by ``dag.test()``; return the results and all output.
+
+    :param requests: each with ``dag_id``, and optionally ``logical_date`` (ISO, or None for none), ``run_after``,
+        ``conf``, ``retries``.
+    """
+    done = home.python("-m", "support.dag_runner", stdin=json.dumps(list(requests)))
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
+    assert done.returncode == 0, done.stdout[-6000:]
+    assert lines, done.stdout[-6000:]
+    results = [
+        DagRunResult(
+            state=run["state"],
+            tasks={(task["task_id"], task["map_index"]): task for task in run["tasks"]},
+            xcoms={(xcom["task_id"], xcom["map_index"], xcom["key"]): xcom["value"] for xcom in run["xcoms"]},
+        )
+        for run in json.loads(lines[-1].removeprefix("RESULT "))
+    ]
+    return results, "\n".join(line for line in done.stdout.splitlines() if not line.startswith("RESULT "))

@@ -1,0 +1,275 @@
+"""The daily QA of a machine: found by plan, filed by day, judged against what is expected, in words that differ."""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import date, datetime
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from pydicom import dcmread
+
+from airflow_provider_varian.errors import EmptyResultError, IncompleteRetrievalError, PeerUnreachableError
+from airflow_provider_varian.operators.aria import AriaQAImagesOperator
+from airflow_provider_varian.operators.machines import write_machines
+from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
+from airflow_provider_varian.operators.qa_report import SUMMARY_KEY
+
+EVERY_DAY = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+def _machine(conn: str, **changes) -> dict:
+    machine = {
+        "name": "TrueBeam1",
+        "dicom_conn_id": conn,
+        "patient_id": "QA_TB_WL",
+        "plan_label": "WL_10MV",
+        "expected": {"working_days": EVERY_DAY, "minimum": 8},
+        "lookback_days": 0,
+    }
+    return machine | changes
+
+
+def _at(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def _operator(conn: str, changes: dict | None = None, **kwargs) -> AriaQAImagesOperator:
+    return AriaQAImagesOperator(task_id="qa", machine=_machine(conn, **(changes or {})), **kwargs)
+
+
+def _summary(at) -> dict:
+    (summary,) = at["ti"].xcoms(SUMMARY_KEY)
+    return summary
+
+
+def _images(storage: Path) -> list[Path]:
+    return sorted(storage.glob("2*/*/*/*.dcm"))
+
+
+def test_images_are_filed_by_the_day_of_their_acquisition_and_judged_by_day(aria, morning, storage):
+    at = morning()
+    told = _operator(aria, {"lookback_days": 1}).execute(at)
+    summary = _summary(at)
+    assert told["outcome"] == summary["outcome"] == "complete"
+    assert summary["run_day"] == "2026-11-20"
+    assert [(day["day"], day["images"], day["outcome"]) for day in summary["days"]] == [
+        ("2026-11-18", 8, "complete"),
+        ("2026-11-19", 8, "complete"),
+        ("2026-11-20", 8, "complete"),
+    ]
+    assert len(_images(storage)) == 24
+    for file in _images(storage):
+        image = dcmread(file)
+        day, study, series, name = file.relative_to(storage).parts
+        assert (day, study, series) == (image.AcquisitionDate, image.StudyInstanceUID, image.SeriesInstanceUID)
+        assert name == f"RTIMAGE.{image.SOPInstanceUID}.dcm"
+        assert list(image.ImageType) == ["ORIGINAL", "PRIMARY", "PORTAL"]
+        assert image.PrimaryDosimeterUnit == "MU"  # kV images lie in the same series
+    assert sum(day["bytes"] for day in summary["days"]) == sum(file.stat().st_size for file in _images(storage))
+
+
+def test_kv_images_come_when_they_are_wanted(aria, morning, storage):
+    _operator(aria, {"kv": True}).execute(morning())
+    units = [dcmread(file).PrimaryDosimeterUnit for file in _images(storage)]
+    assert units.count("MINUTE") == 4
+    assert units.count("MU") == 16
+
+
+def test_a_rerun_moves_no_image(aria, morning, daemon):
+    _operator(aria).execute(morning(run_id="first"))
+    moves = daemon.counts["C-MOVE"]
+    at = morning(run_id="second")
+    _operator(aria).execute(at)
+    assert daemon.counts["C-MOVE"] == moves
+    assert _summary(at)["counts"]["held"] == 16
+
+
+def test_a_rerun_with_each_beam_once_moves_no_plan_either(aria, morning, daemon):
+    changes = {"expected": {"working_days": EVERY_DAY, "each_beam_once": True}}
+    _operator(aria, changes).execute(morning(run_id="first"))
+    moves = daemon.counts["C-MOVE"]
+    _operator(aria, changes).execute(morning(run_id="second"))
+    assert daemon.counts["C-MOVE"] == moves
+
+
+def test_a_day_is_judged_up_to_the_end_of_the_interval(aria, context, storage):
+    at = context(
+        start=_at("2026-11-19T06:34:00+01:00"),
+        end=_at("2026-11-20T06:34:00+01:00"),
+    )
+    with pytest.raises(IncompleteRetrievalError, match="2026-11-20: short"):
+        _operator(aria).execute(at)
+    own = _summary(at)["days"][-1]
+    assert 0 < own["images"] < 8
+
+
+def test_nothing_on_an_expected_day_fails_by_name(aria, context):
+    at = context(start=_at("2026-11-21T07:45+01:00"), end=_at("2026-11-22T07:45+01:00"))
+    with pytest.raises(EmptyResultError, match="TrueBeam1, 2026-11-22: no image found, at least 8 expected") as caught:
+        _operator(aria).execute(at)
+    assert caught.value.transient
+    summary = _summary(at)
+    assert summary["outcome"] == "empty"
+    assert [day["outcome"] for day in summary["days"]] == ["empty", "empty"]
+
+
+def test_nothing_on_another_day_is_a_skip_and_the_look_back_is_still_retrieved(aria, context, storage):
+    at = context(start=_at("2026-11-20T07:45+01:00"), end=_at("2026-11-21T07:45+01:00"))
+    expected = {"working_days": EVERY_DAY, "holidays": ["2026-11-21"], "minimum": 8}
+    with pytest.raises(AirflowSkipException, match="TrueBeam1, 2026-11-21"):
+        _operator(aria, {"expected": expected, "lookback_days": 1}).execute(at)
+    assert _summary(at)["outcome"] == "not_expected"
+    assert len(_images(storage)) == 16
+
+
+def test_look_back_days_do_not_set_the_state_but_are_reported(aria, morning, daemon, storage):
+    gone = {file for file in _listed(aria) if ".20261119." in file}
+    daemon.holdings.hidden = lambda uid: uid in gone
+    at = morning()
+    _operator(aria, {"lookback_days": 1}).execute(at)
+    assert [day["outcome"] for day in _summary(at)["days"]] == ["complete", "empty", "complete"]
+
+
+def _listed(conn: str) -> list[str]:
+    from airflow_provider_varian.hooks.dicom import DicomHook
+
+    keys = {"PatientID": "QA_TB_WL", "Modality": "RTIMAGE", "PrimaryDosimeterUnit": "MU"}
+    return [answer["SOPInstanceUID"] for answer in DicomHook(conn).find("IMAGE", keys).answers]
+
+
+def test_late_images_of_a_look_back_day_come_with_the_next_run(aria, context, morning, daemon, storage):
+    late = sorted(uid for uid in _listed(aria) if ".20261119." in uid)[:3]
+    daemon.holdings.hidden = lambda uid: uid in late
+    first = context(start=_at("2026-11-18T07:45+01:00"), end=_at("2026-11-19T07:45+01:00"))
+    with pytest.raises(IncompleteRetrievalError, match="short: 5 found, at least 8 expected"):
+        _operator(aria).execute(first)
+    daemon.holdings.hidden = lambda uid: False
+    before = daemon.counts["C-MOVE"]
+    second = morning()
+    _operator(aria).execute(second)
+    assert [day["outcome"] for day in _summary(second)["days"]] == ["complete"] * 2
+    assert daemon.counts["C-MOVE"] == before + 3 + 8  # the late ones and the new day, nothing twice
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"), [("hidden", "short: 7 found"), ("broken", "partial: 8 found.*only 7 of them received")]
+)
+def test_missing_at_the_daemon_is_short_and_not_received_is_partial(aria, morning, daemon, fault, word):
+    lost = next(uid for uid in _listed(aria) if ".20261120." in uid)
+    setattr(daemon.holdings, fault, lambda uid: uid == lost)
+    with pytest.raises(IncompleteRetrievalError, match=word):
+        _operator(aria).execute(morning())
+
+
+def test_short_may_be_accepted(aria, morning, daemon):
+    lost = next(uid for uid in _listed(aria) if ".20261120." in uid)
+    daemon.holdings.hidden = lambda uid: uid == lost
+    assert _operator(aria, on_partial="accept").execute(morning())["outcome"] == "short"
+
+
+def test_each_beam_once_names_the_beam_without_an_image(aria, morning, daemon):
+    lost = next(uid for uid in _listed(aria) if ".20261120." in uid)
+    daemon.holdings.hidden = lambda uid: uid == lost
+    changes = {"expected": {"working_days": EVERY_DAY, "each_beam_once": True}}
+    with pytest.raises(IncompleteRetrievalError, match=r"no image of beam \d"):
+        _operator(aria, changes).execute(morning())
+
+
+def test_images_whose_energy_the_answer_leaves_open_are_decided_by_the_object(
+    aria, morning, daemon, storage, monkeypatch
+):
+    _answer_empty(monkeypatch, "PrimaryDosimeterUnit")
+    at = morning()
+    _operator(aria).execute(at)
+    units = [dcmread(file).PrimaryDosimeterUnit for file in _images(storage)]
+    assert "MINUTE" in units  # they had to be looked at
+    assert [day["images"] for day in _summary(at)["days"]] == [8, 8]  # and do not count
+
+
+def _answer_empty(monkeypatch, keyword):
+    """Let the daemon answer a key empty, as some do."""
+    from airflow_provider_varian.simulator import find_service
+
+    inner = find_service.answer
+
+    def emptied(*args, **kwargs):
+        answer = inner(*args, **kwargs)
+        if keyword in answer:
+            setattr(answer, keyword, None)
+        return answer
+
+    monkeypatch.setattr(find_service, "answer", emptied)
+
+
+def test_the_form_may_name_a_day(aria, context, storage):
+    at = context()
+    _operator(aria, first_day="2026-11-17").execute(at)
+    assert {file.relative_to(storage).parts[0] for file in _images(storage)} == {"20261117"}
+    assert _summary(at)["run_day"] == "2026-11-17"
+
+
+def test_a_run_without_a_logical_date_judges_the_last_24_hours(aria, context):
+    at = context(run_after=_at("2026-11-20T09:00+01:00"))
+    assert _operator(aria).execute(at)["outcome"] == "complete"
+    assert _summary(at)["run_day"] == str(date(2026, 11, 20))
+
+
+def test_a_machine_is_found_by_its_opaque_key(aria, morning, context):
+    rows = write_machines(context(task_id="machines"), [_machine(aria), _machine(aria, name="Other")])
+    at = morning()
+    operator = AriaQAImagesOperator(task_id="qa", row_key="{{ key }}", rows_uri="{{ uri }}")
+    operator.render_template_fields({"key": rows.keys[1], "uri": rows.uri})
+    operator.execute(at)
+    assert _summary(at)["machine"] == "Other"
+    assert _summary(at)["row_key"] == rows.keys[1]
+    assert at["machine_name"] == "Other"  # what map_index_template shows
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"row_key": "a"}, {"machine": {"name": "x"}, "row_key": "a", "rows_uri": "/x"}]
+)
+def test_no_machine_or_two_is_refused(context, arguments):
+    with pytest.raises(AirflowFailException, match="Give machine, or row_key and rows_uri"):
+        AriaQAImagesOperator(task_id="qa", **arguments).execute(context())
+
+
+def test_a_plan_that_is_not_there_fails_at_once_with_the_nearest(aria, morning):
+    at = morning()
+    with pytest.raises(AirflowFailException, match="WL_10MV"):
+        _operator(aria, {"plan_label": "WL_10NV"}).execute(at)
+    summary = _summary(at)
+    assert summary["outcome"] == "failed"
+    assert "WL_10MV" in summary["message"]
+
+
+def test_the_same_label_in_two_courses_needs_the_course(aria, morning):
+    changes = {"plan_label": "PF_6MV", "expected": {"working_days": EVERY_DAY, "minimum": 1}}
+    with pytest.raises(AirflowFailException, match="Set course"):
+        _operator(aria, changes).execute(morning())
+    assert _operator(aria, changes | {"course": "QA"}).execute(morning())["outcome"] == "complete"
+
+
+def test_a_connection_without_a_time_zone_fails_at_once(connect, daemon, morning, receiver_port):
+    zoneless = connect("zoneless", port=daemon.address[1], receiver_port=receiver_port)
+    with pytest.raises(AirflowFailException, match="timezone"):
+        _operator(zoneless).execute(morning())
+
+
+def test_what_went_wrong_is_told_to_the_summary_and_keeps_its_retries(connect, receiver_port, morning):
+    at = morning()
+    with pytest.raises(PeerUnreachableError):
+        _operator(connect("none", port=receiver_port, timezone="Europe/Zurich")).execute(at)
+    assert _summary(at)["outcome"] == "failed"
+
+
+def test_the_patient_id_is_in_neither_log_nor_xcom_nor_manifest(aria, morning, storage, caplog):
+    caplog.set_level(logging.INFO)
+    at = morning()
+    _operator(aria).execute(at)
+    assert "TrueBeam1, 2026-11-20: complete" in caplog.text
+    manifest = Path(at["ti"].xcoms(MANIFEST_KEY)[-1]["uri"].removeprefix("file://")).read_text()
+    for text in (caplog.text, json.dumps(at["ti"].pushed), manifest):
+        assert "QA_TB_WL" not in text

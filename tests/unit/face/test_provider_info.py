@@ -1,0 +1,87 @@
+"""The provider's metadata: valid by Airflow's schemas, whole, and true."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from importlib.resources import files
+
+import jsonschema
+import pytest
+
+from airflow_provider_varian.connection_fields import CONNECTION_FIELDS
+from airflow_provider_varian.get_provider_info import get_provider_info
+
+# What only a provider inside the Airflow repository has: its releases and its life in that repository.
+_COMMUNITY_ONLY = {"state": "ready", "source-date-epoch": 0, "versions": ["0.1.0"]}
+
+
+def _schema(name: str) -> dict:
+    return json.loads(files("airflow").joinpath(name).read_text())
+
+
+def test_metadata_is_valid_where_airflow_reads_it():
+    jsonschema.validate(get_provider_info(), _schema("provider_info.schema.json"))
+
+
+def test_metadata_is_valid_by_the_strict_schema_of_community_providers():
+    schema = _schema("provider.yaml.schema.json")
+    connection_type = schema["properties"]["connection-types"]["items"]["properties"]
+    info = get_provider_info()
+    if "conn-fields" not in connection_type:  # Airflow 3.1 asks the hook instead
+        for each in info["connection-types"]:
+            for key in ("conn-fields", "ui-field-behaviour", "hook-name"):
+                del each[key]
+    jsonschema.validate(info | _COMMUNITY_ONLY, schema)
+
+
+def _named() -> list[str]:
+    info = get_provider_info()
+    names = [each["hook-class-name"] for each in info["connection-types"]]
+    for kind in ("hooks", "operators"):
+        for each in info[kind]:
+            names += each["python-modules"]
+    return names
+
+
+@pytest.mark.parametrize("name", _named())
+def test_what_the_metadata_names_can_be_imported(name):
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_every_kind_belongs_to_a_named_integration():
+    info = get_provider_info()
+    integrations = {each["integration-name"] for each in info["integrations"]}
+    assert {each["integration-name"] for kind in ("hooks", "operators") for each in info[kind]} == integrations
+
+
+def test_the_form_has_every_field_of_the_table_and_marks_only_the_required_ones():
+    (connection_type,) = get_provider_info()["connection-types"]
+    fields = connection_type["conn-fields"]
+    assert list(fields) == [field.key for field in CONNECTION_FIELDS]
+    # What cannot be null bears a red asterisk.
+    assert [key for key, field in fields.items() if "null" not in field["schema"]["type"]] == ["called_ae_title"]
+
+
+def test_connection_type_agrees_with_the_hook():
+    from airflow_provider_varian.hooks.dicom import DicomHook
+
+    (connection_type,) = get_provider_info()["connection-types"]
+    assert connection_type["connection-type"] == DicomHook.conn_type
+    assert connection_type["hook-name"] == DicomHook.hook_name
+    assert connection_type["hook-class-name"] == f"{DicomHook.__module__}.{DicomHook.__qualname__}"
+    assert "__" not in DicomHook.conn_type  # Airflow splits form fields there
+
+
+def test_configuration_section_says_what_each_option_is():
+    options = get_provider_info()["config"]["varian"]["options"]
+    assert list(options) == ["storage_root", "spool_root", "receivers"]
+    for option in options.values():
+        assert option["description"]
+        assert option["version_added"]
+        assert option["example"]
+        assert option["sensitive"] is False

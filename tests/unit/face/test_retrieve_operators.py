@@ -1,0 +1,189 @@
+"""Retrieving as a task: complete or said to be incomplete, what is missing on a retry, nothing twice."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_varian.errors import CancelledError, EmptyResultError, IncompleteRetrievalError
+from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
+from airflow_provider_varian.operators.retrieve import DicomGetOperator, DicomMoveOperator, DicomRetrieveOperator
+from airflow_provider_varian.simulator.behaviour import Behaviour
+
+PLANS = {"PatientID": "QA_TB_WL", "Modality": "RTPLAN"}
+
+
+def _files(storage: Path) -> list[Path]:
+    return sorted(storage.rglob("*.dcm"))
+
+
+def test_objects_come_and_the_manifest_is_told_from_the_start(aria, context, storage):
+    at = context()
+    told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(at)
+    assert told["outcome"] == "complete"
+    assert len(_files(storage)) == told["counts"]["verified"] == 4
+    manifests = at["ti"].xcoms(MANIFEST_KEY)
+    assert manifests[0]["outcome"] == "pending"
+    assert manifests[-1] == {"uri": told["manifest"], "outcome": "complete", "counts": told["counts"]}
+    assert json.loads(Path(told["manifest"].removeprefix("file://")).read_text())["outcome"] == "complete"
+
+
+def test_keys_destination_and_layout_are_templated(aria, context, tmp_path):
+    operator = DicomRetrieveOperator(
+        task_id="r",
+        dicom_conn_id="{{ conn }}",
+        keys={"PatientID": "{{ patient }}", "Modality": "RTPLAN"},
+        level="{{ level }}",
+        destination="{{ folder }}",
+        layout="plans/{Modality}.{SOPInstanceUID}.dcm",
+    )
+    operator.render_template_fields(
+        {"conn": aria, "patient": "QA_TB_WL", "level": "image", "folder": str(tmp_path / "out")}
+    )
+    operator.execute(context())
+    assert len(list((tmp_path / "out" / "plans").glob("RTPLAN.*.dcm"))) == 4
+
+
+def test_a_rerun_moves_nothing(aria, context, daemon, storage):
+    DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+    moves = daemon.counts["C-MOVE"]
+    told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+    assert daemon.counts["C-MOVE"] == moves
+    assert told["counts"]["held"] == 4
+
+
+def test_partial_fails_and_the_retry_asks_for_the_missing_alone(aria, context, daemon, storage):
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
+    broken = {operator.hook.find("IMAGE", PLANS).answers[0]["SOPInstanceUID"]}
+    daemon.holdings.broken = lambda uid: uid in broken
+    with pytest.raises(IncompleteRetrievalError, match="3 of 4"):
+        operator.execute(context())
+    assert len(_files(storage)) == 3
+    broken.clear()
+    before = daemon.counts["C-MOVE"]
+    told = operator.execute(context())
+    assert daemon.counts["C-MOVE"] == before + 1
+    assert (told["outcome"], told["counts"]["held"]) == ("complete", 3)
+
+
+def test_a_kill_ends_the_task_in_time_and_the_retry_completes_it(aria, context, daemon, storage):
+    sending, let_go = threading.Event(), threading.Event()
+
+    def hang(uid):
+        sending.set()
+        let_go.wait(30)
+        return False
+
+    daemon.holdings.broken = hang
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
+    at = context()
+    killer = threading.Thread(target=lambda: sending.wait(10) and operator.on_kill())
+    killer.start()
+    started = time.monotonic()
+    with pytest.raises(CancelledError):
+        operator.execute(at)
+    killer.join()
+    assert time.monotonic() - started < 5  # then SIGKILL would follow
+    assert at["ti"].xcoms(MANIFEST_KEY)[-1]["outcome"] == "pending"
+    let_go.set()
+    daemon.holdings.broken = lambda uid: False
+    told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+    assert told["outcome"] == "complete"
+    assert len(_files(storage)) == 4
+
+
+def test_partial_may_be_accepted(aria, context, daemon):
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, on_partial="accept")
+    lost = operator.hook.find("IMAGE", PLANS).answers[0]["SOPInstanceUID"]
+    daemon.holdings.broken = lambda uid: uid == lost
+    told = operator.execute(context())
+    assert told["outcome"] == "partial"
+    assert told["counts"]["missing"] == 1
+
+
+def test_fewer_than_the_minimum_are_short(aria, context):
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=5)
+    with pytest.raises(IncompleteRetrievalError, match="short"):
+        operator.execute(context())
+
+
+@pytest.mark.parametrize(("on_empty", "error"), [("skip", AirflowSkipException), ("fail", EmptyResultError)])
+def test_nothing_found_skips_or_fails(aria, context, on_empty, error):
+    operator = DicomRetrieveOperator(
+        task_id="r", dicom_conn_id=aria, keys={"PatientID": "NOBODY", "Modality": "RTPLAN"}, on_empty=on_empty
+    )
+    with pytest.raises(error, match="nothing was found"):
+        operator.execute(context())
+
+
+def test_nothing_found_may_be_accepted(aria, context):
+    keys = {"PatientID": "NOBODY", "Modality": "RTPLAN"}
+    told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, on_empty="accept").execute(context())
+    assert told["outcome"] == "empty"
+
+
+def test_skipping_is_the_default_and_holds_for_a_series_that_is_not_there(aria, context):
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys={"SeriesInstanceUID": "1.2.3"})
+    with pytest.raises(AirflowSkipException):
+        operator.execute(context())
+
+
+def test_get_brings_the_same_without_a_receiver(aria, context, daemon, storage):
+    daemon.behaviour = Behaviour(get=True)
+    told = DicomGetOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+    assert told["outcome"] == "complete"
+    assert daemon.counts["C-MOVE"] == 0
+    assert len(_files(storage)) == 4
+
+
+def test_get_from_a_daemon_without_it_fails_at_once(aria, context):
+    with pytest.raises(AirflowFailException, match="C-GET"):
+        DicomGetOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+
+
+def test_move_does_not_use_get(aria, context, daemon):
+    daemon.behaviour = Behaviour(get=True)
+    DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+    assert daemon.counts["C-GET"] == 0
+    assert daemon.counts["C-MOVE"] > 0
+
+
+def test_a_third_party_move_to_an_unknown_destination_fails_at_once(aria, context):
+    operator = DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, move_destination="STRANGER")
+    with pytest.raises(AirflowFailException, match="move destination unknown"):
+        operator.execute(context())
+
+
+def test_a_third_party_move_is_reported_and_nothing_comes_here(aria, context, daemon, storage):
+    from pynetdicom import AE, AllStoragePresentationContexts, evt
+
+    from airflow_provider_varian.simulator.trusted import TrustedEntity
+
+    arrived = []
+    ae = AE("THIRD")
+    ae.supported_contexts = AllStoragePresentationContexts
+    handlers = [(evt.EVT_C_STORE, lambda event: arrived.append(event.request.AffectedSOPInstanceUID) or 0)]
+    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
+    port = server.server_address[1]
+    daemon.trust(TrustedEntity(ae_title=name, host="127.0.0.1", port=port) for name in ("AIRFLOW", "THIRD"))
+    try:
+        operator = DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, move_destination="{{ to }}")
+        operator.render_template_fields({"to": "THIRD"})
+        told = operator.execute(context())
+    finally:
+        server.shutdown()
+    assert told == {"outcome": "reported", "manifest": None, "counts": {"completed": 4, "failed": 0, "warning": 0}}
+    assert len(arrived) == 4
+    assert not _files(storage)
+
+
+@pytest.mark.parametrize("choice", [{"on_partial": "ignore"}, {"on_empty": "ignore"}])
+def test_an_unknown_choice_is_refused_before_any_network(aria, context, daemon, choice):
+    with pytest.raises(AirflowFailException, match="ignore"):
+        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, **choice).execute(context())
+    assert not daemon.counts

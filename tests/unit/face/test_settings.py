@@ -1,0 +1,70 @@
+"""The ``[varian]`` section: its defaults under AIRFLOW_HOME, its values, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.hooks import settings
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch):
+    for option in ("STORAGE_ROOT", "SPOOL_ROOT", "RECEIVERS"):
+        monkeypatch.delenv(f"AIRFLOW__VARIAN__{option}", raising=False)
+
+
+def test_defaults_lie_under_airflow_home():
+    home = Path(os.environ["AIRFLOW_HOME"]).resolve()
+    assert Path(settings.storage_root().path) == home / "dicom"
+    assert settings.spool_root() == home / "dicom-spool"
+    assert settings.receivers() == {}
+
+
+def test_values_are_taken_as_they_are(monkeypatch, tmp_path):
+    folder = tmp_path / "a b $ü"  # blanks and umlauts must not become percent escapes
+    monkeypatch.setenv("AIRFLOW__VARIAN__STORAGE_ROOT", str(folder))
+    monkeypatch.setenv("AIRFLOW__VARIAN__SPOOL_ROOT", str(folder / "spool"))
+    monkeypatch.setenv("AIRFLOW__VARIAN__RECEIVERS", '{"night": "/srv/spool"}')
+    assert Path(settings.storage_root().path) == folder
+    assert settings.spool_root() == folder / "spool"
+    assert settings.receivers() == {"night": "/srv/spool"}
+
+
+def test_storage_may_be_an_object_store(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__VARIAN__STORAGE_ROOT", "s3://store@bucket/aria")
+    assert str(settings.storage_root()) == "s3://store@bucket/aria"
+
+
+@pytest.mark.parametrize("spool", ["s3://bucket/spool", "spool"])
+def test_spool_is_a_local_absolute_folder(monkeypatch, spool):
+    monkeypatch.setenv("AIRFLOW__VARIAN__SPOOL_ROOT", spool)
+    with pytest.raises(ConfigurationError, match="spool_root"):
+        settings.spool_root()
+
+
+@pytest.mark.parametrize("receivers", ["night", '["night"]', '{"night": 1}', '{"night": ""}'])
+def test_receivers_are_a_json_object_of_texts(monkeypatch, receivers):
+    monkeypatch.setenv("AIRFLOW__VARIAN__RECEIVERS", receivers)
+    with pytest.raises(ConfigurationError, match="receivers"):
+        settings.receivers()
+
+
+def test_a_relative_destination_is_refused():
+    with pytest.raises(ConfigurationError, match="relative"):
+        settings.destination_path("out")
+
+
+@pytest.mark.parametrize(
+    ("root", "path"),
+    [
+        ("s3://store@bucket/aria", "s3://store@bucket/aria/.dicom/a.json"),
+        ("/data/dicom/", "file:///data/dicom/.dicom/a.json"),
+        ("file:///", "file:///.dicom/a.json"),
+    ],
+)
+def test_what_lies_below_a_root_keeps_its_connection(root, path):
+    assert str(settings.below(settings.destination_path(root), ".dicom", "a.json")) == path
