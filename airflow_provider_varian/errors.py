@@ -66,12 +66,17 @@ class DicomError(Exception):
         self.status = status
         self.hint = hint
 
-    def __str__(self) -> str:
-        where = " ".join(part for part in (self.step, f"with {self.peer}" if self.peer else "") if part)
-        text = f"{where}: {self.what}" if where else self.what
+    @property
+    def explanation(self) -> str:
+        """What happened and what to change, without peer and step."""
+        text = self.what
         if self.status is not None and f"0x{self.status:04X}" not in text:
             text += f" (status 0x{self.status:04X})"
         return f"{text}. {self.hint}" if self.hint else text
+
+    def __str__(self) -> str:
+        where = " ".join(part for part in (self.step, f"with {self.peer}" if self.peer else "") if part)
+        return f"{where}: {self.explanation}" if where else self.explanation
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions pickle by positional arguments; Airflow pickles them across processes.

@@ -57,7 +57,7 @@ class CheckReport:
         """One or two sentences for a person: the failed step, or what works."""
         failed = next((step for step in self.steps if not step.ok), None)
         if failed is not None:
-            return f"{failed.name} failed. {failed.message}"
+            return f"{self.peer}: {failed.name} failed: {failed.message}"
         return f"{self.peer} works: " + "; ".join(step.message for step in self.steps)
 
 
@@ -89,7 +89,7 @@ def _run(report: CheckReport, name: str, step: Callable[[], str]) -> bool:
     try:
         report.steps.append(CheckStep(name, True, step()))
     except DicomError as error:
-        report.steps.append(CheckStep(name, False, str(error)))
+        report.steps.append(CheckStep(name, False, error.explanation))
         return False
     return True
 
@@ -115,14 +115,14 @@ def _dicom(report: CheckReport, peer: Peer, cancellation: Cancellation) -> None:
         proposed += [*contexts.find(find_uid), *contexts.move(move_uid), *contexts.find(get_uid)]
     try:
         with associate(peer, proposed, step="association", cancellation=cancellation) as association:
-            _run(report, "Association", lambda: _describe(association))
+            _run(report, "association", lambda: _describe(association))
             models = _models(peer, association)
-            if _run(report, "Services", lambda: _services(peer, association, models)) and _run(
+            if _run(report, "services", lambda: _services(peer, association, models)) and _run(
                 report, "C-ECHO", lambda: _echo(association)
             ):
                 _run(report, "C-FIND", lambda: _find(association, models[0]))
     except DicomError as error:
-        report.steps.append(CheckStep("Association", False, str(error)))
+        report.steps.append(CheckStep("association", False, error.explanation))
 
 
 def _describe(association: PeerAssociation) -> str:

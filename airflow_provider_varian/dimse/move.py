@@ -13,6 +13,7 @@ from pynetdicom.dimse_primitives import C_MOVE
 from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.suboperations import Progress, SubOperations, follow
+from airflow_provider_varian.errors import UnknownMoveDestinationError
 
 
 def move(
@@ -47,4 +48,8 @@ def move(
     request.MoveDestination = destination
     with exchange(association, "C-MOVE", model_uid, C_MOVE, deadline=seconds, idle_for=idle_for) as running:
         running.send(request, identifier)
-        return follow(running, C_MOVE, on_progress)
+        try:
+            return follow(running, C_MOVE, on_progress)
+        except UnknownMoveDestinationError as error:
+            error.what = f"{error.what}: {destination!r}"
+            raise

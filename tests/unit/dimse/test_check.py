@@ -24,7 +24,7 @@ def test_all_steps_of_a_healthy_peer(scp, peer_at, find_handler):
     port = scp([find_handler(0)])
     report = check(peer_at(port))
     assert report.ok
-    assert names(report) == ["TCP connection", "Association", "Services", "C-ECHO", "C-FIND"]
+    assert names(report) == ["TCP connection", "association", "services", "C-ECHO", "C-FIND"]
     assert "C-FIND, C-MOVE, C-GET accepted (study_root, patient_root)" in report.summary
     assert f"VMSDBD@127.0.0.1:{port} works" in report.summary
 
@@ -61,7 +61,7 @@ def test_a_closed_port(peer_at):
 def test_a_wrong_calling_title_says_to_enter_it_under_trusted_entities(peer_at):
     with raw_peer(lambda wire: wire.reject(1, 1, 3) if wire else None) as port:
         report = check(peer_at(port, calling_ae_title="WRONG"))
-    assert names(report) == ["TCP connection", "Association"]
+    assert names(report) == ["TCP connection", "association"]
     assert 'Enter the calling AE title "WRONG"' in report.summary
     assert "Trusted Application Entities" in report.summary
 
@@ -73,7 +73,7 @@ def test_a_wrong_called_title_says_which_field(scp, peer_at):
 
 def test_a_peer_that_answers_no_queries(scp, peer_at):
     report = check(peer_at(scp(services=[uids.VERIFICATION])))
-    assert names(report)[-1] == "Services"
+    assert names(report)[-1] == "services"
     assert "Study Root" in report.summary
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -19,6 +20,16 @@ from airflow_provider_varian.simulator.trusted import TrustedEntity
 
 ZONE = ZoneInfo("Europe/Zurich")
 LAST_DAY = date(2026, 11, 20)
+
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark all of the face's tests: they run on the oldest and the newest Airflow."""
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.airflow)
 
 
 @pytest.fixture
