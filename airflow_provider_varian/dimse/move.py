@@ -51,5 +51,5 @@ def move(
         try:
             return follow(running, C_MOVE, on_progress)
         except UnknownMoveDestinationError as error:
-            error.what = f"{error.what}: {destination!r}"
+            error.what = f"{error.what}; the destination asked for is {destination!r}"
             raise

@@ -398,7 +398,8 @@ def test_a_destination_that_the_peer_does_not_know_says_so(program, clinic):
     series = plan_of(clinic, "WL_10MV").image_series_uid(clinic.days[-1])
     ended = program("move", "--destination", "NOWHERE", "-k", f"SeriesInstanceUID={series}")
     assert ended.status == 1
-    assert "move destination unknown (0xA801): " in ended.err
+    assert "move destination unknown (0xA801)" in ended.err
+    assert "asked for is 'NOWHERE'" in ended.err
 
 
 # ------------------------------------------------------------------------------------------------------ simulate
