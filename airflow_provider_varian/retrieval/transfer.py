@@ -125,7 +125,7 @@ class Transfer:
         except _OURS:
             raise
         except DicomError as error:
-            self._note_error("retrieve", error)
+            self._note_error(error)
 
     def _ask_by_each(self) -> None:
         if not self._outstanding():
@@ -138,7 +138,7 @@ class Transfer:
                 self._ask_by(verb)
             except (ContextRejectedError, RefusedByPeerError) as error:
                 # Another method may be allowed.
-                self._note_error(verb, error)
+                self._note_error(error)
             if not self._outstanding():
                 return
 
@@ -214,7 +214,7 @@ class Transfer:
             done = self._verb(association, verb, ask)
         except TransientDicomError as error:
             report.problem, report.status = error.what, error.status
-            self._note_error(verb, error)
+            self._note_error(error)
         else:
             self._read(report, done)
         finally:
@@ -263,9 +263,11 @@ class Transfer:
         error = status.error_for(service, done.status, peer=peer.name, comment=done.error_comment)
         if error is not None:
             report.problem = status.describe(service, done.status)
-            self._note_error(service, error)
         if report.method == "C-MOVE" and self._receiver is not None and not self._receiver.accepted:
+            # Knows more than the status alone, so it speaks first.
             self._judge_silence(self._receiver, done)
+        if error is not None:
+            self._note_error(error)
 
     def _judge_silence(self, receiver: InTaskReceiver, done: SubOperations) -> None:
         """Find words for a C-MOVE after which nobody sent us anything (semantics 24)."""
@@ -358,8 +360,9 @@ class Transfer:
             self._means.cancellation.pause(self._means.peer.request_pause_seconds)
         self._asked = True
 
-    def _note_error(self, verb: str, error: DicomError) -> None:
-        logger.warning("%s: %s", verb, error)
+    def _note_error(self, error: DicomError) -> None:
+        if str(error) != str(self.error):
+            logger.warning("%s", error)
         self.error = error
 
     def _note_fallback(self, before: str, after: str) -> None:
