@@ -219,6 +219,7 @@ class _Attempt:
         self._peer = peer
         self._step = step
         self._cancellation = cancellation
+        # Known once the request is on its way, which is before the connection stands.
         self._assoc: Association | None = None
         self._gave_up = 0.0
         self._answer: A_ASSOCIATE | None = None
@@ -262,7 +263,7 @@ class _Attempt:
                 tls_args=tls,
                 evt_handlers=handlers,
             )
-        except OSError as error:  # the host's name cannot be resolved
+        except (OSError, UnicodeError) as error:  # the host's name cannot be resolved
             raise reasons.unreachable(peer, self._step, error) from error
         if assoc.is_established:
             return assoc
@@ -277,7 +278,6 @@ class _Attempt:
             parked.close_socket(self._assoc)
 
     def _on_open(self, event: evt.Event) -> None:
-        self._assoc = event.assoc
         self.trace.opened = time.monotonic()
 
     def _on_pdu(self, event: evt.Event) -> None:
@@ -286,6 +286,7 @@ class _Attempt:
             self.trace.endings.append("the peer aborted the association")
 
     def _on_acse_sent(self, event: evt.Event) -> None:
+        self._assoc = event.assoc
         if isinstance(getattr(event, "primitive", None), A_ABORT):
             self._gave_up = time.monotonic()
 
@@ -311,7 +312,7 @@ class _Attempt:
         if answer is not None and assoc.rejected_contexts:
             proposed = [str(context.abstract_syntax) for context in assoc.requestor.requested_contexts]
             return reasons.no_context(peer, step, proposed)
-        if self._assoc is None:
+        if not self.trace.opened:
             return reasons.unreachable(peer, step, reasons.probe(peer))
         if answer is None and self._gave_up - self.trace.opened >= peer.acse_timeout:
             return PeerTimeoutError(

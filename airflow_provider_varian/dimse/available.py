@@ -6,6 +6,7 @@ raises the error that says whether waiting helps.
 
 from __future__ import annotations
 
+import uuid
 from contextlib import closing
 
 from pydicom.dataset import Dataset
@@ -36,16 +37,23 @@ def ensure_available(peer: Peer, *, cancellation: Cancellation | None = None) ->
 
 
 def ask_for_nothing(association: PeerAssociation, model_uid: str, *, deadline: float | None = None) -> bool:
-    """Ask a C-FIND for one study that exists nowhere: touches the database and lists nobody.
+    """Ask a C-FIND for what exists nowhere: touches the database and lists nobody.
+
+    At the top level of the model, so that a peer without relational queries takes it too: a study in Study
+    Root, a patient in Patient Root.
 
     :param model_uid: SOP class UID of the FIND information model.
     :param deadline: seconds that it may take; ``None``: only silence is bounded.
     :return: whether the peer honoured the key; false when it listed something all the same.
     """
     identifier = Dataset()
-    identifier.QueryRetrieveLevel = "STUDY"
-    identifier.PatientID = ""
-    identifier.StudyInstanceUID = generate_uid()
+    if model_uid == uids.PATIENT_ROOT_FIND:
+        identifier.QueryRetrieveLevel = "PATIENT"
+        identifier.PatientID = f"NOBODY-{uuid.uuid4().hex}"
+    else:
+        identifier.QueryRetrieveLevel = "STUDY"
+        identifier.PatientID = ""
+        identifier.StudyInstanceUID = generate_uid()
     # Closed after the first match: a peer that ignores the key would list the whole clinic.
     with closing(iter_matches(association, model_uid, identifier, deadline=deadline)) as matches:
         return next(matches, None) is None

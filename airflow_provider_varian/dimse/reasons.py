@@ -130,7 +130,7 @@ def probe(peer: Peer) -> Exception | None:
                 context = client_context(peer.tls)
                 with closing(context.wrap_socket(plain, server_hostname=peer.tls.server_name or peer.host)):
                     return None
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         return error
     return None
 

@@ -54,7 +54,7 @@ def read_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
 def read_host(host: str | None) -> str:
     """Check the host of a connection; brackets around an IPv6 address are taken off."""
     text = (host or "").strip().removeprefix("[").removesuffix("]")
-    if not text or re.search(r"[\s/@\[\]]", text):
+    if not _is_host(text):
         raise ConfigurationError(
             f"connection field host is {'empty' if not text else 'not a host name'}",
             step="connection",
@@ -65,6 +65,14 @@ def read_host(host: str | None) -> str:
             "connection field host contains a port", step="connection", hint="Type the port into its own field"
         )
     return text
+
+
+def _is_host(text: str) -> bool:
+    try:
+        text.encode("idna")  # what looking it up does first; an empty or over-long label fails here
+    except UnicodeError:
+        return False
+    return bool(text) and not re.search(r"[\s/@\[\]]", text)
 
 
 def read_port(port: int | str | None) -> int:

@@ -7,6 +7,7 @@ the text it came as. Text goes through pydicom's character-set code (semantics 1
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import TEXT_VR_DELIMS
+
+log = logging.getLogger(__name__)
 
 #: One value: text, a number, bytes of a binary VR, or an item of a sequence.
 Value = str | int | float | bytes | Dataset
@@ -59,9 +62,18 @@ def encodings_of(dataset: Dataset, inherited: Sequence[str] = ()) -> tuple[str, 
     return tuple(inherited) or python_encodings(())
 
 
+def _element(dataset: Dataset, tag: BaseTag) -> Any:
+    """Return an element, raw or decoded; None when it is absent, or breaks pydicom on the way."""
+    try:
+        return dataset.get_item(tag)
+    except Exception:  # noqa: BLE001 - a hostile data set can raise anything
+        log.debug("Element %s cannot be read", tag)
+        return None
+
+
 def vr_of(dataset: Dataset, tag: BaseTag) -> str:
     """Return the VR of an element, from the dictionary where the wire does not say it; UN when unknown."""
-    element = dataset.get_item(tag)
+    element = _element(dataset, tag)
     vr = getattr(element, "VR", None)
     if vr is None or vr == "UN":
         try:
@@ -80,7 +92,7 @@ def read(dataset: Dataset, tag: BaseTag, encodings: Sequence[str] = ()) -> tuple
     :return: None when it is absent or cannot be read, an empty tuple when it is empty; numbers of
         DS and IS stay text, as received.
     """
-    element: Any = dataset.get_item(tag)
+    element = _element(dataset, tag)
     if element is None:
         return None
     vr = vr_of(dataset, tag)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 import pytest
 from pynetdicom import evt
@@ -412,6 +413,24 @@ def test_cancelled_during_the_negotiation_ends_it(peer_at):
         with pytest.raises(CancelledError):
             echo_peer(peer_at(port, acse_timeout=30), cancellation=cancellation)
         assert time.monotonic() - start < 5
+
+
+def test_cancelled_while_connecting_ends_it(peer_at):
+    cancellation = Cancellation()
+    with socket.socket() as server, ExitStack() as stack:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        port = server.getsockname()[1]
+        # A full backlog: the kernel leaves further connections hanging.
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(("127.0.0.1", port))
+        threading.Timer(0.5, cancellation.cancel).start()
+        start = time.monotonic()
+        with pytest.raises(CancelledError):
+            echo_peer(peer_at(port, connect_timeout=30), cancellation=cancellation)
+        assert 0.4 < time.monotonic() - start < 5
 
 
 def _until(condition, seconds=5):

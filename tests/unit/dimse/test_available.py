@@ -50,3 +50,18 @@ def test_the_query_honoured(scp, peer_at, find_handler):
     port = scp([find_handler(0)])
     with associate(peer_at(port), contexts.find(uids.STUDY_ROOT_FIND), step="C-FIND") as association:
         assert ask_for_nothing(association, uids.STUDY_ROOT_FIND)
+
+
+def test_in_patient_root_a_patient_that_exists_nowhere_is_asked_for(scp, peer_at):
+    asked = []
+
+    def handle(event):
+        asked.append(event.identifier)
+        yield 0x0000, None
+
+    port = scp([(evt.EVT_C_FIND, handle)])
+    with associate(peer_at(port), contexts.find(uids.PATIENT_ROOT_FIND), step="C-FIND") as association:
+        assert ask_for_nothing(association, uids.PATIENT_ROOT_FIND)
+    assert asked[0].QueryRetrieveLevel == "PATIENT"
+    assert asked[0].PatientID.startswith("NOBODY-")
+    assert "StudyInstanceUID" not in asked[0]

@@ -105,7 +105,7 @@ def test_wrong_values_are_refused_by_name(extra, words):
         peer_with(**extra)
 
 
-@pytest.mark.parametrize("host", [None, "", "  ", "dicom://aria", "aria:51402", "a b"])
+@pytest.mark.parametrize("host", [None, "", "  ", "dicom://aria", "aria:51402", "a b", "aria..example.org", "a" * 64])
 def test_wrong_hosts(host):
     with pytest.raises(ConfigurationError, match="host"):
         peer_with(host=host)

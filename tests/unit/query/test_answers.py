@@ -149,3 +149,14 @@ def test_numbers_that_json_lacks_become_text():
     made.add(DataElement("FrameReferenceDateTime", "DT", "2026"))
     made.add(DataElement("RecommendedDisplayFrameRateInFloat", "FL", float("nan"), validation_mode=config.IGNORE))
     assert to_answer(made)["RecommendedDisplayFrameRateInFloat"] == "nan"
+
+
+def test_a_stray_delimiter_inside_an_item_leaves_the_rest_readable():
+    # Tag (FFFE,E000) where an element should stand: pydicom raises NotImplementedError when it is looked up.
+    tag = Tag(0xFFFE, 0xE000)
+    item = Dataset()
+    item._dict[tag] = RawDataElement(tag, None, 0, b"", 0, True, True, True, True)
+    answer = Dataset()
+    answer.SOPInstanceUID = "1.2.3"
+    answer.ReferencedRTPlanSequence = [item]
+    assert to_answer(answer)["SOPInstanceUID"] == "1.2.3"
