@@ -98,12 +98,23 @@ class Spool:
     def register(self) -> Owner:
         """Come to life as a writer: a private folder for fragments, and a lock that dies with us."""
         with self._usable(), self.locked():
+            self._make_shards()
             name = secrets.token_hex(_OWNER_DIGITS // 2)
             folder = self._tmp / name
             folder.mkdir(mode=0o700)
             descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             return Owner(spool=self, name=name, folder=folder, descriptor=descriptor)
+
+    def _make_shards(self) -> None:
+        """Make all shards durable before anything is received.
+
+        Made when first needed, one writer could acknowledge an object in a shard whose own entry another
+        writer has made but not yet synced.
+        """
+        for number in range(0x100):
+            (self.new / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        sync_folder(self.new)
 
     def shard(self, sop_instance_uid: str) -> Path:
         """Return the folder of ``new`` in which objects of this UID lie.

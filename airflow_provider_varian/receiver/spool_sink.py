@@ -25,7 +25,7 @@ from airflow_provider_varian.receiver.head import (
     Head,
     parse_head,
 )
-from airflow_provider_varian.receiver.spool import Owner, Spool, SpooledObject, make_private_folder, sync_folder
+from airflow_provider_varian.receiver.spool import Owner, Spool, SpooledObject, sync_folder
 from airflow_provider_varian.uids import is_uid
 
 logger = logging.getLogger(__name__)
@@ -181,7 +181,6 @@ class _SpoolWriter:
         os.fsync(self._descriptor)
         uid = self._request.sop_instance_uid
         shard = self._sink.spool.shard(uid)
-        make_private_folder(shard)
         target = shard / f"{uid}.{self._unique}.dcm"
         os.rename(self._path, target)
         try:
