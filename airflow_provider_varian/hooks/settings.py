@@ -71,6 +71,15 @@ def destination_path(destination: str | os.PathLike[str] | ObjectStoragePath) ->
         return destination
     text = os.fspath(destination)
     if "://" in text:
+        from airflow.sdk.io import has_fs
+        from fsspec import available_protocols
+
+        scheme = text.partition("://")[0]
+        if scheme not in available_protocols() and not has_fs(scheme):
+            raise ConfigurationError(
+                f"destination {text!r} is in a store that Airflow does not know: {scheme}",
+                hint="Install the provider package of that store, e.g. apache-airflow-providers-amazon[s3fs] for s3.",
+            )
         return ObjectStoragePath(text)
     path = Path(text).expanduser()
     if not path.is_absolute():

@@ -68,3 +68,8 @@ def test_a_relative_destination_is_refused():
 )
 def test_what_lies_below_a_root_keeps_its_connection(root, path):
     assert str(settings.below(settings.destination_path(root), ".dicom", "a.json")) == path
+
+
+def test_a_store_that_nobody_knows_is_a_wrong_setting():
+    with pytest.raises(ConfigurationError, match="nosuchstore"):
+        settings.destination_path("nosuchstore://bucket/key")
