@@ -51,7 +51,7 @@ test: peers .stamps/develop .stamps/oldest ## everything that must hold: lint, t
 	@scripts/test
 
 test-slow: peers .stamps/develop ## the long tests, minutes to hours
-	$(BIN)/python -m pytest -m slow --timeout=3600
+	$(BIN)/python -m pytest -m slow --timeout=3600 || { [ $$? -eq 5 ] && echo "no test is that long at present"; }
 
 peers: ## install the DICOM peers and the browser that the tests run against (Debian, as root or with CI=true)
 	@scripts/peers

@@ -157,13 +157,15 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="quiet_hours",
         label="Quiet hours (JSON)",
-        help='Weekly windows in which to leave the peer alone: {"daily": ["03:50-04:30"], "sunday": ["00:00-01:45"]}.',
+        help="Not used yet: checked, and changes nothing. Weekly windows in which to leave the peer alone: "
+        '{"daily": ["03:50-04:30"], "sunday": ["00:00-01:45"]}.',
         kind="object",
     ),
     ConnectionField(
         key="max_associations",
         label="Associations at once",
-        help="How many associations the peer is asked to hold for us at a time.",
+        help="Not used yet: checked, and changes nothing. How many associations the peer is asked to hold for us at a "
+        "time; until then, give the tasks of this connection an Airflow pool.",
         kind="integer",
         default=2,
         minimum=1,
@@ -201,7 +203,8 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="allow_store",
         label="Allow storing to this peer",
-        help="May objects be sent to it? The daemon imports what it gets, often creating patients.",
+        help="Not used yet: nothing here sends objects. May objects be sent to it? The daemon imports what it gets, "
+        "often creating patients.",
         kind="boolean",
         default=False,
     ),

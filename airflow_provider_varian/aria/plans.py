@@ -57,8 +57,8 @@ class PlanRef:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def list_plans(session: FindSession, patient_id: str) -> list[PlanRef]:
-    """Return all plans of a patient, each once.
+def list_plans(session: FindSession, patient_id: str) -> tuple[list[PlanRef], tuple[str, ...]]:
+    """Return all plans of a patient, each once, and sentences on what may be wrong with the list.
 
     :param session: an open session.
     :param patient_id: exact; ``*`` and ``?`` in it are no wildcards.
@@ -67,11 +67,16 @@ def list_plans(session: FindSession, patient_id: str) -> list[PlanRef]:
     keys = {"PatientID": Exact(patient_id), "Modality": "RTPLAN", **dict.fromkeys(_RETURNED)}
     found = session.find(Query.build(Level.IMAGE, keys))
     plans = [_plan(answer) for answer in found.answers]
-    return list({plan.sop_instance_uid: plan for plan in plans}.values())
+    return list({plan.sop_instance_uid: plan for plan in plans}.values()), tuple(found.warnings)
 
 
-def find_plan(session: FindSession, patient_id: str, label: str, course: str | None = None) -> PlanRef:
-    """Return the one plan with a label.
+def find_plan(
+    session: FindSession, patient_id: str, label: str, course: str | None = None
+) -> tuple[PlanRef, tuple[str, ...]]:
+    """Return the one plan with a label, and sentences on what may be wrong with the list that it stands in.
+
+    A list that was cropped at a limit of the peer may lack a second plan of that label (semantics 13). The sentences
+    hold no identifiers.
 
     :param session: an open session.
     :param patient_id: Patient ID of the QA phantom, exact.
@@ -82,7 +87,7 @@ def find_plan(session: FindSession, patient_id: str, label: str, course: str | N
     :raises UndecidedMatchError: no plan fits for certain, and answers came without label or course.
     """
     peer = session.peer.name
-    plans = list_plans(session, patient_id)
+    plans, warnings = list_plans(session, patient_id)
     named = [plan for plan in plans if plan.label == label.strip()]
     fitting = [plan for plan in named if course is None or plan.course == course.strip()]
     unclear = [plan for plan in plans if not plan.label or (plan in named and plan not in fitting and not plan.course)]
@@ -104,7 +109,7 @@ def find_plan(session: FindSession, patient_id: str, label: str, course: str | N
         raise _not_found(plans, label, course, peer)
     if unclear:
         log.warning("%s listed %d plans without RTPlanLabel or StudyID beside the one that fits", peer, len(unclear))
-    return fitting[0]
+    return fitting[0], warnings
 
 
 def beam_numbers(plan: Dataset) -> tuple[int, ...]:

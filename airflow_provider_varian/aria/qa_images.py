@@ -1,4 +1,5 @@
-"""Finding a plan's machine-QA images: all series, by acquisition date and time, as one C-FIND.
+"""Finding a plan's machine-QA images: all series, by acquisition date and time, as one C-FIND that is repeated
+until its answer stands still (semantics 11).
 
 What the DB Daemon matches badly is compared here: ImageType as a whole, the plan reference, the time
 of the day. kV images lie in the same series as MV images and show by PrimaryDosimeterUnit
@@ -9,7 +10,7 @@ once it is here (semantics 12).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from types import MappingProxyType
 from typing import Any, Final
@@ -19,14 +20,16 @@ from pydicom.dataset import Dataset
 
 from airflow_provider_varian.aria.machines import IMAGE_KINDS
 from airflow_provider_varian.aria.plans import PlanRef
+from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import ConfigurationError, PeerFailureError
 from airflow_provider_varian.query.answers import to_answer
-from airflow_provider_varian.query.find import FindSession
+from airflow_provider_varian.query.find import FindResult, FindSession
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.query import Query
 from airflow_provider_varian.query.temporal import parse_date
 from airflow_provider_varian.query.verdict import Verdict
 from airflow_provider_varian.query.window import Window, clinic_zone, date_range_key
+from airflow_provider_varian.retrieval.listing import list_until_stable
 
 #: ImageType (0008,0008) by kind, compared as a whole tuple (varian-daemon 1.6).
 IMAGE_TYPES: Final = MappingProxyType(
@@ -158,11 +161,11 @@ class Selection:
         return tuple(keyword for keyword, verdict in verdicts.items() if verdict is Verdict.UNDECIDED)
 
     def _of_plan(self, answer: Mapping[str, Any], *, whole: bool) -> Verdict:
-        references = answer.get("ReferencedRTPlanSequence")
-        if references is None and not whole:
-            # The peer does not answer this key at all, which says nothing about the image.
+        references = answer.get("ReferencedRTPlanSequence") or ()
+        uids = {_text(item, "ReferencedSOPInstanceUID") for item in references} - {None}
+        if not uids and not whole:
+            # Absent or empty, which says nothing about the image: many peers answer no sequences (semantics 12).
             return Verdict.UNDECIDED
-        uids = {_text(item, "ReferencedSOPInstanceUID") for item in references or ()}
         return Verdict.MATCH if self.plan_uid in uids else Verdict.MISS
 
     def _of_kind(self, answer: Mapping[str, Any]) -> Verdict:
@@ -209,8 +212,12 @@ def find_qa_images(
     images: str = "portal",
     kv: bool = False,
     zone: ZoneInfo | None = None,
-) -> list[QAImage]:
-    """Return the wanted images of a plan, oldest first, each once; one C-FIND under a relational profile.
+    cancellation: Cancellation | None = None,
+) -> tuple[list[QAImage], tuple[str, ...]]:
+    """Return the wanted images of a plan, oldest first, each once; one C-FIND per round under a relational profile.
+
+    Data reaches ARIA late and slowly. The peer is asked until it has listed the same images
+    ``stable_counts`` times in a row: a list that still grows must not make a day look whole.
 
     :param session: an open session.
     :param plan: the plan, as :func:`~airflow_provider_varian.aria.plans.find_plan` found it.
@@ -219,6 +226,8 @@ def find_qa_images(
     :param images: ``portal``, ``portal_dose`` or ``any``.
     :param kv: kV images too?
     :param zone: the clinic's zone; the connection's when None.
+    :param cancellation: stops the waiting between two rounds.
+    :return: the images, and sentences on what may be wrong with the list, without identifiers.
     :raises ConfigurationError: no time zone, or another kind of images.
     :raises DicomError: what :meth:`~airflow_provider_varian.query.find.FindSession.find` raises.
     """
@@ -236,8 +245,15 @@ def find_qa_images(
         "ReferencedRTPlanSequence": {"ReferencedSOPInstanceUID": None},
         **dict.fromkeys(_RETURNED),
     }
-    found = session.find(Query.build(Level.IMAGE, keys), undecided="keep")
-    return unique_images(selection.of_answer(answer) for answer in (*found.answers, *found.undecided))
+    query = Query.build(Level.IMAGE, keys)
+
+    def ask() -> FindResult:
+        found = session.find(query, undecided="keep")
+        # An image that is left open counts as one: the list must stand still as a whole.
+        return replace(found, answers=[*found.answers, *found.undecided], undecided=[])
+
+    listed = list_until_stable(ask, profile=session.profile, cancellation=cancellation)
+    return unique_images(map(selection.of_answer, listed.answers)), tuple(listed.warnings)
 
 
 def unique_images(images: Iterable[QAImage | None]) -> list[QAImage]:

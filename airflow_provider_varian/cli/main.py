@@ -82,6 +82,10 @@ def _logging(*, verbose: bool) -> Iterator[None]:
     # Ours alone: the libraries below log what we say better, and at DEBUG what peers send.
     ours = logging.getLogger("airflow_provider_varian")
     before = ours.handlers, ours.level, ours.propagate
+    # Airflow, once imported for --conn, shows what pynetdicom says at INFO.
+    theirs = logging.getLogger("pynetdicom")
+    their_level = theirs.level
+    theirs.setLevel(logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_OneSafeLine())
     # Airflow, once imported for --conn, would say everything a second time.
@@ -92,6 +96,7 @@ def _logging(*, verbose: bool) -> Iterator[None]:
     finally:
         ours.handlers, ours.propagate = before[0], before[2]
         ours.setLevel(before[1])
+        theirs.setLevel(their_level)
 
 
 def parser() -> ArgumentParser:

@@ -147,7 +147,10 @@ def _rejection_hint(peer: Peer, source: int, reason: int) -> str:
             "is not it (capital letters and blanks count)"
         )
     if source == 3:
-        return "The peer is busy or has too many associations: try again later, or lower max_associations"
+        return (
+            "The peer is busy or has too many associations: try again later, or give the tasks that talk to it an "
+            "Airflow pool with fewer slots"
+        )
     if (source, reason) in ((1, 2), (2, 2)):
         return "Check that host and port are those of a DICOM service"
     return "Look for the reason in the log of the DB Service"

@@ -165,8 +165,8 @@ class DicomHook(BaseHook):
         minimum: int | None = None,
         limit: int | None = None,
         cancellation: Cancellation | None = None,
-    ) -> RetrievalRequest | None:
-        """Return what :meth:`retrieve` and :meth:`move` take; None when nothing at the peer fits.
+    ) -> RetrievalRequest:
+        """Return what :meth:`retrieve` and :meth:`move` take; nothing is ``expected`` when nothing at the peer fits.
 
         :param level: the query/retrieve level; None: that of the deepest unique key, else IMAGE.
         :param keys: DICOM keywords to values; others than unique keys are asked by C-FIND first.

@@ -13,7 +13,8 @@ from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.hooks.settings import destination_path, storage_root
 from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.machines import read_machine
-from airflow_provider_varian.operators.qa_report import SUMMARY_KEY
+from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
+from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, without_days
 from airflow_provider_varian.operators.retrieve import OnPartial, check_choice
 
 if TYPE_CHECKING:
@@ -32,14 +33,15 @@ class AriaQAImagesOperator(DicomOperator):
     """Retrieve a machine's QA images and judge them against what is expected.
 
     One C-FIND lists the patient's plans, and the label is compared here; a second lists the RT Images of that plan,
-    in all series, acquired in the run's interval and the look-back before it. What is not held is retrieved, filed
-    by its acquisition day, and every day is judged. **Only the run's own day sets the task's state**: nothing on an
-    expected day fails (and is retried, since data reaches ARIA late), nothing on another day is a skip, less than
-    expected is ``short``, found but not received is ``partial``.
+    in all series, acquired in the run's interval and the look-back before it, and is repeated until its answer stands
+    still. What is not held is retrieved, filed by its acquisition day, and every day is judged. **Only the run's own
+    day sets the task's state**: nothing on an expected day fails (and is retried, since data reaches ARIA late),
+    nothing on another day is a skip, less than expected is ``short``, found but not received is ``partial``.
 
     Pushes as ``qa_summary``, whatever the state, a mapping free of identifiers: machine, plan label, outcome, message,
-    manifest, and per day what was expected, found, received and how many bytes. XCom ``dicom_manifest`` has the
-    manifest's URI, outcome and counts from the start of the retrieval. Returns outcome, message and manifest.
+    manifest, warnings, and per day what was expected, found, received and how many bytes. XCom ``dicom_manifest``
+    has the manifest's URI, outcome and counts from the start of the retrieval, also when nothing is found. Returns
+    outcome, message and manifest.
 
     :param machine: the machine as a mapping (templated); see :class:`airflow_provider_varian.aria.machines.Machine`.
     :param row_key: instead of it, the opaque key of a machine (templated) ...
@@ -104,6 +106,8 @@ class AriaQAImagesOperator(DicomOperator):
         # What map_index_template="{{ machine_name }}" shows instead of a number.
         context["machine_name"] = machine.name  # type: ignore[typeddict-unknown-key]
         about: dict[str, Any] = {"row_key": self.row_key or "", "machine": machine.name, "plan": machine.plan_label}
+        root = destination_path(self.destination) if self.destination else storage_root()
+        pusher = ManifestPusher(context, root)
         try:
             result = qa_images_of(
                 context,
@@ -112,13 +116,15 @@ class AriaQAImagesOperator(DicomOperator):
                 first_day=self.first_day,
                 last_day=self.last_day,
                 lookback_days=machine.lookback_days if self.lookback_days is None else self.lookback_days,
-                root=destination_path(self.destination) if self.destination else storage_root(),
+                root=root,
                 layout=self.layout,
                 port_wait_seconds=self.port_wait_seconds,
+                on_change=pusher,
                 cancellation=self.cancellation,
             )
         except DicomError as error:
-            told = about | {"outcome": "failed", "message": str(error), "manifest": None, "days": []}
+            # A retrieval that broke off left a manifest, which says how far it came.
+            told = about | without_days("failed", str(error), manifest=pusher.uri)
             context["ti"].xcom_push(key=SUMMARY_KEY, value=told)
             raise
         summary = about | result.to_json()

@@ -56,7 +56,8 @@ class DicomFindOperator(DicomOperator):
     """Query a peer (C-FIND, PS3.4 C.4.1) and write the answers to storage.
 
     Answers name patients, so they go to a file, and XCom gets its URI and counts under the key
-    ``dicom_answers``: ``{"uri", "count", "undecided", "limited"}``.
+    ``dicom_answers``: ``{"uri", "count", "undecided", "limited", "warnings"}``. The warnings are sentences without
+    identifiers, e.g. that the peer may have cropped its answer.
 
     :param level: ``PATIENT``, ``STUDY``, ``SERIES`` or ``IMAGE`` (templated).
     :param keys: DICOM keywords to values: ``None`` or ``""`` asks for an attribute, text is matched, a
@@ -120,4 +121,5 @@ def _summary(uri: str, result: FindResult) -> dict[str, Any]:
         "count": len(result.answers),
         "undecided": len(result.undecided),
         "limited": result.limited,
+        "warnings": list(dict.fromkeys(result.warnings)),
     }

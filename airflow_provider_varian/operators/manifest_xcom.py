@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.hooks.settings import below
@@ -16,23 +15,31 @@ if TYPE_CHECKING:
 MANIFEST_KEY: Final = "dicom_manifest"
 
 
-def manifest_pusher(context: Context, root: ObjectStoragePath) -> Callable[[Manifest], None]:
-    """Return what to give a retrieval as ``on_change``: it tells XCom where the manifest is and what it says.
+class ManifestPusher:
+    """What to give a retrieval as ``on_change``: it tells XCom where the manifest is and what it says.
 
     :param context: Airflow's context.
     :param root: the retrieval's destination.
     """
-    pushed: dict[str, Any] = {}
 
-    def push(manifest: Manifest) -> None:
+    def __init__(self, context: Context, root: ObjectStoragePath) -> None:
+        self._context = context
+        self._root = root
+        self._pushed: dict[str, Any] = {}
+
+    @property
+    def uri(self) -> str | None:
+        """Where the manifest is, as pushed last; None before there is one."""
+        return self._pushed.get("uri")
+
+    def __call__(self, manifest: Manifest) -> None:
+        """Push what is to be told of a manifest that was written."""
         value = {
-            "uri": str(below(root, str(manifest.path))),
+            "uri": str(below(self._root, str(manifest.path))),
             "outcome": str(manifest.outcome),
             "counts": manifest.ledger.counts(),
         }
         # A manifest is written more often than what is told here changes.
-        if value != pushed:
-            pushed.update(value)
-            context["ti"].xcom_push(key=MANIFEST_KEY, value=value)
-
-    return push
+        if value != self._pushed:
+            self._pushed = value
+            self._context["ti"].xcom_push(key=MANIFEST_KEY, value=value)

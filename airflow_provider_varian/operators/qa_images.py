@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_varian.errors import IncompleteRetrievalError
 from airflow_provider_varian.hooks.settings import below
 from airflow_provider_varian.operators.identity import retrieval_id
-from airflow_provider_varian.operators.manifest_xcom import manifest_pusher
 from airflow_provider_varian.operators.run_window import run_window_of
 
 if TYPE_CHECKING:
@@ -79,14 +78,15 @@ class QAResult:
 
     :param run_day: the day that sets the task's state.
     :param days: all days that were judged, the run's own among them.
-    :param manifest_uri: where the manifest is; None when nothing was found.
+    :param manifest_uri: where the manifest is.
     :param counts: the ledger's numbers by word.
-    :param warnings: what else to know.
+    :param warnings: what else to know, without identifiers: e.g. that the peer may have cropped its answer, or that
+        its list did not stand still.
     """
 
     run_day: date
     days: tuple[QADay, ...]
-    manifest_uri: str | None
+    manifest_uri: str
     counts: dict[str, int]
     warnings: tuple[str, ...] = ()
 
@@ -112,10 +112,10 @@ class QAResult:
 class _Here:
     """What of the wanted images is here, by SOP Instance UID."""
 
-    verified: dict[str, int] = field(default_factory=dict)
-    manifest_uri: str | None = None
-    counts: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    verified: dict[str, int]
+    manifest_uri: str
+    counts: dict[str, int]
+    warnings: list[str]
 
 
 def qa_images_of(
@@ -129,6 +129,7 @@ def qa_images_of(
     root: ObjectStoragePath,
     layout: str,
     port_wait_seconds: float | None,
+    on_change: OnChange,
     cancellation: Cancellation,
 ) -> QAResult:
     """Retrieve the QA images of a machine's run and judge each of its days.
@@ -142,6 +143,7 @@ def qa_images_of(
     :param root: the destination.
     :param layout: where an image is filed below it.
     :param port_wait_seconds: how long to wait for a receiver port in use.
+    :param on_change: called with the manifest of the images each time that it was written.
     :param cancellation: stops it from outside.
     :raises DicomError: when plan or images cannot be found or retrieved at all.
     """
@@ -154,13 +156,21 @@ def qa_images_of(
     run = run_window_of(context, zone, first_day=first_day, last_day=last_day, lookback_days=lookback_days)
     log.info("Listing %s to %s; %s sets the state", run.days[0], run.days[-1], run.run_day)
     with hook.find_session(cancellation=cancellation) as session:
-        plan = find_plan(session, machine.patient_id, machine.plan_label, machine.course)
-        found = find_qa_images(session, plan, run.window, images=machine.images, kv=machine.kv, zone=zone)
+        plan, about_plans = find_plan(session, machine.patient_id, machine.plan_label, machine.course)
+        found, about_images = find_qa_images(
+            session,
+            plan,
+            run.window,
+            images=machine.images,
+            kv=machine.kv,
+            zone=zone,
+            cancellation=cancellation,
+        )
     retriever = _Retriever(context, hook, root, port_wait_seconds, cancellation)
     selection = Selection(
         plan_uid=plan.sop_instance_uid, window=run.window, zone=zone, images=machine.images, kv=machine.kv
     )
-    images, here = retriever.images(found, layout, selection)
+    images, here = retriever.images(found, layout, selection, on_change)
     beams = retriever.beams(plan) if machine.expected.each_beam_once else None
     days = []
     for day in run.days:
@@ -173,7 +183,7 @@ def qa_images_of(
         days=tuple(days),
         manifest_uri=here.manifest_uri,
         counts=here.counts,
-        warnings=(*here.warnings, *_undated(images)),
+        warnings=tuple(dict.fromkeys((*about_plans, *about_images, *here.warnings, *_undated(images)))),
     )
 
 
@@ -199,13 +209,16 @@ class _Retriever:
         self._port_wait_seconds = port_wait_seconds
         self._cancellation = cancellation
 
-    def images(self, found: list[QAImage], layout: str, selection: Selection) -> tuple[list[QAImage], _Here]:
-        """Retrieve what was found; return the images that are wanted, and what of them is here."""
+    def images(
+        self, found: list[QAImage], layout: str, selection: Selection, on_change: OnChange
+    ) -> tuple[list[QAImage], _Here]:
+        """Retrieve what was found; return the images that are wanted, and what of them is here.
+
+        Nothing found is a retrieval too: its manifest says so, to those who look for one.
+        """
         from airflow_provider_varian.retrieval.outcome import State
         from airflow_provider_varian.retrieval.request import Expected
 
-        if not found:
-            return [], _Here()
         expected = tuple(
             Expected(
                 sop_instance_uid=image.sop_instance_uid,
@@ -216,7 +229,7 @@ class _Retriever:
             )
             for image in found
         )
-        result = self._retrieve(expected, self._root, layout, on_change=manifest_pusher(self._context, self._root))
+        result = self._retrieve(expected, self._root, layout, on_change=on_change)
         entries = result.manifest.ledger.entries
         wanted = list(self._decided(found, entries, selection))
         uids = {image.sop_instance_uid for image in wanted}

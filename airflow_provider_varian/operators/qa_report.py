@@ -31,6 +31,16 @@ NO_RESULT: Final = "no result"
 _COLUMNS: Final = ("machine", "plan", "day", "expected", "images", "bytes", "outcome")
 
 
+def without_days(outcome: str, message: str, *, manifest: str | None = None) -> dict[str, Any]:
+    """Return what is told of a machine of which no day could be judged.
+
+    :param outcome: its outcome.
+    :param message: why, without identifiers.
+    :param manifest: URI of the manifest that a retrieval left behind; None when there is none.
+    """
+    return {"outcome": outcome, "message": message, "manifest": manifest, "days": [], "warnings": []}
+
+
 def pull_summaries(context: Context, task_id: str) -> list[Mapping[str, Any]]:
     """Return what the instances of an :class:`~.aria.AriaQAImagesOperator` told so far, also those that failed.
 
@@ -55,21 +65,16 @@ def write_qa_report(context: Context, rows_uri: str | None, results: Iterable[Ma
     by_key = {str(result.get("row_key") or ""): dict(result) for result in results}
     machines = [
         by_key.get(key)
-        or {
-            "row_key": key,
-            "machine": machine.name,
-            "plan": machine.plan_label,
-            "outcome": NO_RESULT,
-            "message": "see the log of this machine's tasks",
-            "manifest": None,
-            "days": [],
-        }
+        or {"row_key": key, "machine": machine.name, "plan": machine.plan_label}
+        | without_days(NO_RESULT, "see the log of this machine's tasks")
         for key, machine in (read_machines(rows_uri) if rows_uri else {}).items()
     ]
     log.info("Machine QA\n%s", _table(machines))
     for machine in machines:
         if machine["outcome"] != "complete":
             log.warning("%s, %s: %s. %s", machine["machine"], machine["plan"], machine["outcome"], machine["message"])
+        for warning in machine["warnings"]:
+            log.warning("%s, %s: %s", machine["machine"], machine["plan"], warning)
     report = {"schema_version": SCHEMA_VERSION, "run_id": context["ti"].run_id, "machines": machines}
     path = below(storage_root(), ".dicom", "reports", context["ti"].dag_id, f"{retrieval_id(context)}.json")
     write_private(path, json.dumps(report, indent=1).encode())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -12,7 +12,7 @@ from airflow_provider_varian.errors import ConfigurationError, EmptyResultError,
 from airflow_provider_varian.hooks.settings import below, destination_path, storage_root
 from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.identity import retrieval_id
-from airflow_provider_varian.operators.manifest_xcom import manifest_pusher
+from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.request import RetrievalRequest
 
 log = logging.getLogger(__name__)
+
+NOTHING_FOUND: Final = "nothing was found"
 
 OnPartial = Literal["fail", "accept"]
 OnEmpty = Literal["skip", "fail", "accept"]
@@ -40,10 +42,10 @@ class DicomRetrieveOperator(DicomOperator):
     :param destination: absolute folder or object-storage URI (templated); the default is ``[varian] storage_root``.
     :param layout: where an object is filed below it (templated), e.g.
         ``{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}.{SOPInstanceUID}.dcm``, which is the default.
-    :param minimum: how many instances must exist at least; fewer make the outcome ``short``.
+    :param minimum: how many instances must exist at least; fewer, or none at all, make the outcome ``short``.
     :param limit: take so many instances at most; when there are more the outcome is ``limited``.
     :param on_partial: ``fail`` (and retry) or ``accept`` the outcomes ``partial`` and ``short``.
-    :param on_empty: ``skip``, ``fail`` (and retry) or ``accept`` when nothing is found.
+    :param on_empty: ``skip``, ``fail`` (and retry) or ``accept`` when nothing is found and no ``minimum`` is set.
     :param port_wait_seconds: how long to wait for a receiver port that another task uses.
     :param verify: ``path``: what is at its final path is held; ``hash``: and has the manifest's SHA-256.
     :param dicom_conn_id: the connection (templated).
@@ -85,13 +87,7 @@ class DicomRetrieveOperator(DicomOperator):
         """Select, retrieve, and decide by the outcome."""
         check_choice("on_partial", self.on_partial, ("fail", "accept"))
         check_choice("on_empty", self.on_empty, ("skip", "fail", "accept"))
-        request = self._request()
-        if request is None:
-            return self._decide("empty", "nothing was found", {"outcome": "empty", "manifest": None, "counts": {}})
-        return self._retrieve(context, request)
-
-    def _request(self) -> RetrievalRequest | None:
-        return self.hook.select(
+        request = self.hook.select(
             self.level or None,
             self.keys,
             layout=self.layout,
@@ -99,6 +95,7 @@ class DicomRetrieveOperator(DicomOperator):
             limit=self.limit,
             cancellation=self.cancellation,
         )
+        return self._retrieve(context, request)
 
     def _retrieve(self, context: Context, request: RetrievalRequest) -> dict[str, Any]:
         root = destination_path(self.destination) if self.destination else storage_root()
@@ -110,7 +107,7 @@ class DicomRetrieveOperator(DicomOperator):
             method=self.method,
             port_wait_seconds=self.port_wait_seconds,
             verify=self.verify,
-            on_change=manifest_pusher(context, root),
+            on_change=ManifestPusher(context, root),
             cancellation=self.cancellation,
         )
         told = {
@@ -162,9 +159,12 @@ class DicomMoveOperator(DicomRetrieveOperator):
             return super()._retrieve(context, request)
         report = self.hook.move(request, move_destination=self.move_destination, cancellation=self.cancellation)
         counts = {"completed": report.completed, "failed": report.failed, "warning": report.warning}
-        told = {"outcome": str(report.outcome), "manifest": None, "counts": counts}
+        # The peer's counters say nothing of what should exist.
+        outcome = "short" if report.outcome == "empty" and self.minimum else str(report.outcome)
+        told = {"outcome": outcome, "manifest": None, "counts": counts}
         known = ", ".join(f"{count} {word}" for word, count in counts.items() if count is not None) or "no counts"
-        return self._decide(str(report.outcome), f"sent to {self.move_destination}, as the peer says: {known}", told)
+        message = f"sent to {self.move_destination}, as the peer says: {known}" if report.requests else NOTHING_FOUND
+        return self._decide(outcome, message, told)
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

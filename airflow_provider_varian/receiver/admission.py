@@ -58,13 +58,14 @@ class Admission:
 
     def admits_address(self, address: str) -> bool:
         """Say whether a connection from an IP address may stay; log it when not."""
-        if _normal(address) in self.addresses:
+        plain = _normal(address)
+        if plain in self.addresses:
             return True
-        if self._note(f"address {address}"):
+        if self._note(f"address {plain}"):
             logger.warning(
                 "Receiver refused a connection from %s: only %s (%s) may send. If that is the same machine, "
                 "let the connection's host be a name that resolves to this address too",
-                address,
+                plain,
                 self._peer_name,
                 ", ".join(sorted(str(known) for known in self.addresses)),
             )

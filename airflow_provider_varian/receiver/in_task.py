@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import socket
 import ssl
 import sys
 import threading
@@ -37,6 +38,8 @@ MAXIMUM_ASSOCIATIONS: Final = 10
 _ASK_AGAIN_SECONDS: Final = 0.5
 _POLL_SECONDS: Final = 0.05
 _STOP_SECONDS: Final = 10.0
+_ANY_IPV6: Final = "::"
+_ANY_IPV4: Final = "0.0.0.0"
 
 
 class InTaskReceiver:
@@ -178,14 +181,7 @@ class InTaskReceiver:
         ae = self._ae
         if ae is None:
             raise ReceiverUnavailableError("the receiver was stopped", step="receiver")
-        server = cast(
-            _Server,
-            ae.make_server(
-                (self._peer.receiver_host, self._peer.receiver_port or 0),
-                evt_handlers=handlers,
-                server_class=_Server,
-            ),
-        )
+        server = self._server_on(ae, handlers)
         # shutdown() of pynetdicom takes the server out of the entity's list.
         ae._servers.append(server)
         server.receiver = self
@@ -193,6 +189,24 @@ class InTaskReceiver:
         server.handshake_seconds = self._peer.connect_timeout
         server.network_seconds = self._peer.network_timeout
         return server
+
+    def _server_on(self, ae: AE, handlers: list[Any]) -> _Server:
+        """Bind the configured address; without one, all interfaces of IPv6 and IPv4 in one socket."""
+
+        def bind(host: str) -> _Server:
+            address = (host, self._peer.receiver_port or 0)
+            return cast(_Server, ae.make_server(address, evt_handlers=handlers, server_class=_Server))
+
+        if self._peer.receiver_host:
+            return bind(self._peer.receiver_host)
+        if socket.has_dualstack_ipv6():
+            try:
+                return bind(_ANY_IPV6)
+            except OSError as error:
+                # IPv6 is built in and switched off.
+                if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                    raise
+        return bind(_ANY_IPV4)
 
     def _say_that_we_wait(self, state: tenacity.RetryCallState) -> None:
         if state.attempt_number == 1:
@@ -246,6 +260,12 @@ class _Server(ThreadedAssociationServer):
     daemon_threads = True
     # What pynetdicom offers of TLS is not used: it shakes hands on the thread that accepts, where a
     # caller who says nothing keeps all others out (prior-art 5.1).
+
+    def server_bind(self) -> None:
+        """Bind; all interfaces of IPv6 means those of IPv4 too, whatever the system's default is."""
+        if self.server_address[0] == _ANY_IPV6 and self.socket is not None:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Let in whom the receiver admits (a hook of :mod:`socketserver`, on the accept thread)."""

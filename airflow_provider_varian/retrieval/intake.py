@@ -87,7 +87,7 @@ class Intake:
                 entry.attempts = earlier.attempts
             for path in self._likely_paths(entry, earlier):
                 size = self._destination.size(path)
-                if size and self._is_as_it_was(path, earlier, verify):
+                if size and self._is_as_it_was(path, size, earlier, verify):
                     _hold(entry, path, size, earlier)
                     break
 
@@ -98,8 +98,15 @@ class Intake:
         if self._layout.is_known(values):
             yield self._layout.path(values)
 
-    def _is_as_it_was(self, path: PurePosixPath, earlier: Entry | None, verify: Verify) -> bool:
-        if verify != "hash" or earlier is None or not earlier.sha256:
+    def _is_as_it_was(self, path: PurePosixPath, size: int, earlier: Entry | None, verify: Verify) -> bool:
+        if earlier is None or not earlier.sha256:
+            return True
+        if earlier.path == str(path) and size != earlier.bytes:
+            logger.warning(
+                "Object %s changed its size, from %s to %d bytes", earlier.sop_instance_uid, earlier.bytes, size
+            )
+            return False
+        if verify != "hash":
             return True
         with self._destination.local_copy(path) as local:
             return sha256_of(local) == earlier.sha256

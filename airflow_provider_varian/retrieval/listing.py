@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Final
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 #: Rounds after which a list that never stands still is taken as it is, with a warning.
 MAX_ROUNDS: Final = 20
+#: Warning of such a list.
+UNSTABLE: Final = "the peer's list of instances did not stand still; data is still being written to it"
 _NO_TEXT: Final = frozenset({"SQ", "OB", "OW", "OD", "OF", "OL", "OV", "UN"})
 
 Listed = tuple[tuple[Expected, ...], bool, list[str]]
@@ -55,15 +58,38 @@ def list_expected(
     def ask() -> FindResult:
         return find(peer, query, profile=profile, limit=request.limit, cancellation=cancellation)
 
-    result, stable = _stable(ask, profile, cancellation)
-    warnings = list(result.warnings)
-    if not stable:
-        warnings.append("the peer's list of instances did not stand still; data is still being written to it")
+    result = list_until_stable(ask, profile=profile, cancellation=cancellation)
     expected = {
         item.sop_instance_uid: item
         for item in (Expected.from_answer(row, found_by_pattern=result.found_by_pattern) for row in result.answers)
     }
-    return tuple(expected.values()), result.limited, warnings
+    return tuple(expected.values()), result.limited, list(result.warnings)
+
+
+def list_until_stable(
+    ask: Callable[[], FindResult], *, profile: Profile, cancellation: Cancellation | None = None
+) -> FindResult:
+    """Ask for a list of instances until the same ones are named several times in a row (semantics 11).
+
+    A list that never stands still is returned after :data:`MAX_ROUNDS` rounds, with a warning.
+
+    :param ask: puts the question; compared are the sets of SOPInstanceUIDs that it answers.
+    :param profile: ``stable_counts`` equal answers, ``stable_interval_seconds`` apart.
+    :param cancellation: stops it from outside.
+    :return: the last answer.
+    :raises CancelledError: cancelled between two rounds.
+    """
+    cancellation = cancellation or Cancellation()
+    result = ask()
+    equal, rounds = 1, 1
+    while equal < profile.stable_counts and rounds < MAX_ROUNDS:
+        cancellation.pause(profile.stable_interval_seconds)
+        following = ask()
+        equal = equal + 1 if _uids(following) == _uids(result) else 1
+        result, rounds = following, rounds + 1
+    if equal >= profile.stable_counts:
+        return result
+    return replace(result, warnings=[*result.warnings, UNSTABLE])
 
 
 def check_keywords(layout: Layout) -> None:
@@ -94,17 +120,6 @@ def _query(request: RetrievalRequest, layout: Layout) -> Query:
         values = texts(value)
         keys[keyword] = list(values) if len(values) > 1 else values[0]
     return Query.build(Level.IMAGE, keys)
-
-
-def _stable(ask: Callable[[], FindResult], profile: Profile, cancellation: Cancellation) -> tuple[FindResult, bool]:
-    result = ask()
-    equal, rounds = 1, 1
-    while equal < profile.stable_counts and rounds < MAX_ROUNDS:
-        cancellation.pause(profile.stable_interval_seconds)
-        following = ask()
-        equal = equal + 1 if _uids(following) == _uids(result) else 1
-        result, rounds = following, rounds + 1
-    return result, equal >= profile.stable_counts
 
 
 def _uids(result: FindResult) -> frozenset[str]:

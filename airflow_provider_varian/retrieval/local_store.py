@@ -7,6 +7,8 @@ import errno
 import os
 import secrets
 import shutil
+import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -18,6 +20,8 @@ from airflow_provider_varian.retrieval.verify import sha256_of
 #: What file systems without hard links answer.
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _TEMPORARY: Final = PurePosixPath(".dicom/tmp")
+#: Temporary files that nobody has written to for so long were left by a killed process.
+_LEFT_OVER_SECONDS: Final = 86400.0
 
 
 class LocalStore:
@@ -28,6 +32,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
+        self._swept = False
 
     def uri(self, relative: PurePosixPath) -> str:
         """Return the absolute path."""
@@ -46,18 +51,21 @@ class LocalStore:
         return path
 
     def size(self, relative: PurePosixPath) -> int | None:
-        """Return the size of a file."""
+        """Return the size of a regular file; None for anything else, a folder among it."""
         with self._using():
             try:
-                return self.path(relative).stat().st_size
+                found = self.path(relative).stat()
             except FileNotFoundError:
                 return None
+            return found.st_size if stat.S_ISREG(found.st_mode) else None
 
     def publish(self, source: Path, relative: PurePosixPath, sha256: str) -> bool:
         """Copy a file durably to its final path; see :class:`.destination.Store`."""
         with self._using():
             final = self.path(relative)
             if final.exists():
+                # Whoever linked it may have died before its folder was synced, and the caller lets go of its copy.
+                sync_folder(final.parent)
                 return False
             make_folder(final.parent)
             with self._temporary() as temporary:
@@ -66,10 +74,9 @@ class LocalStore:
                     raise DestinationWriteError(
                         f"a file below {self._root} reads back differently than it was written", step="publish"
                     )
-                if not _link(temporary, final):
-                    return False
+                linked = _link(temporary, final)
             sync_folder(final.parent)
-            return True
+            return linked
 
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy a file."""
@@ -105,6 +112,9 @@ class LocalStore:
         """Give the path of a temporary file on the destination's file system; it is gone afterwards."""
         folder = self._root / _TEMPORARY
         make_folder(folder)
+        if not self._swept:
+            self._swept = True
+            _sweep(folder)
         path = folder / f"{secrets.token_hex(8)}.part"
         try:
             yield path
@@ -132,6 +142,16 @@ def make_folder(folder: Path) -> None:
     with contextlib.suppress(FileExistsError):
         folder.mkdir()
     sync_folder(folder.parent)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left behind; other writers' files of today stay."""
+    oldest = time.time() - _LEFT_OVER_SECONDS
+    for left in folder.glob("*.part"):
+        # Another process may sweep at the same time, and what another user left harms nobody.
+        with contextlib.suppress(OSError):
+            if left.lstat().st_mtime < oldest:
+                left.unlink()
 
 
 def _copy(source: Path, temporary: Path) -> None:

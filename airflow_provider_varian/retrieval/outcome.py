@@ -36,13 +36,13 @@ class Outcome(StrEnum):
     PARTIAL = "partial"
     """Found, but not all verified."""
     SHORT = "short"
-    """All that was found is verified, but less was found than is expected to exist."""
+    """All that was found is verified, but less was found than is expected to exist; also nothing."""
     LIMITED = "limited"
     """A limit that the user set was hit: there may be more."""
     REPORTED = "reported"
     """Sent to a third party, as far as the peer's counters say."""
     EMPTY = "empty"
-    """Nothing was found."""
+    """Nothing was found, and nothing had to be there."""
 
 
 def outcome_of(*, found: int, verified: int, minimum: int | None = None, limited: bool = False) -> Outcome:
@@ -53,12 +53,10 @@ def outcome_of(*, found: int, verified: int, minimum: int | None = None, limited
     :param minimum: how many must exist at least; ``None`` when nothing is expected.
     :param limited: whether a limit that the user set was hit.
     """
-    if found == 0 and not limited:
-        return Outcome.EMPTY
     if verified < found:
         return Outcome.PARTIAL
     if limited:
         return Outcome.LIMITED
     if minimum is not None and found < minimum:
         return Outcome.SHORT
-    return Outcome.COMPLETE
+    return Outcome.COMPLETE if found else Outcome.EMPTY

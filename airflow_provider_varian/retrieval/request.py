@@ -60,11 +60,14 @@ class RetrievalRequest:
 
     :param level: the query/retrieve level to ask at.
     :param keys: unique keys of that level and of those above, by keyword (semantics 15); a UID may be
-        several, in a list. May be empty at IMAGE level when ``expected`` names the instances.
-    :param expected: the instances that should come; ``None``: an IMAGE level C-FIND says so.
+        several, in a list. May be empty at IMAGE level when ``expected`` names the instances, and when there
+        are none.
+    :param expected: the instances that should come; ``None``: an IMAGE level C-FIND says so; empty: nothing
+        fits what was asked for.
     :param minimum: how many must exist at least; fewer make the outcome ``short``.
     :param limit: take so many at most; when there are more the outcome is ``limited``.
     :param limited: a limit was hit already when ``expected`` was made.
+    :param warnings: what to know of how it was made, in sentences without identifiers.
     :raises QueryError: when the keys do not fit the level.
     """
 
@@ -74,11 +77,13 @@ class RetrievalRequest:
     minimum: int | None = None
     limit: int | None = None
     limited: bool = False
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for keyword, value in self.keys.items():
             self._check(keyword, value)
-        named = self.level is Level.IMAGE and self.expected is not None
+        # Instances known by name are asked for by name; nothing at all is not asked for.
+        named = self.expected is not None and (self.level is Level.IMAGE or not self.expected)
         if self.level.unique_key not in self.keys and not named:
             raise QueryError(
                 f"a retrieval at {self.level} level needs the key {self.level.unique_key}",

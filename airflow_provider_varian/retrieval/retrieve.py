@@ -204,7 +204,7 @@ class _Job:
                 cancellation=self._means.cancellation,
             )
             self._request = replace(self._request, expected=expected, limited=self._request.limited or limited)
-            self._manifest.warnings += warnings
+            self._manifest.warnings += [words for words in warnings if words not in self._manifest.warnings]
             earlier = () if self._request.limited else self._earlier_entries()
         else:
             earlier = ()
@@ -261,10 +261,13 @@ class _Job:
             ledger=Ledger(),
             attempts=1,
             layout=self._layout.template,
+            warnings=list(self._request.warnings),
             timings={"started": _now()},
         )
         if previous is not None:
             manifest.attempts = previous.attempts + 1
+            # A try that finds everything held asks nobody: what is known of the peer stays known.
+            manifest.peer = {**previous.peer, **manifest.peer}
             manifest.requests = previous.requests
             manifest.fallbacks = previous.fallbacks
             # Until the new list is there, the account of the earlier try stands: a kill must not lose it.
@@ -326,9 +329,10 @@ def _method(peer: Peer) -> Method:
 
 def _message(manifest: Manifest, error: DicomError | None) -> str:
     counts: dict[str, Any] = manifest.ledger.counts()
-    if not counts["found"]:
-        return "nothing was found"
-    words = [f"{counts['verified']} of {counts['found']} instances verified"]
+    if counts["found"]:
+        words = [f"{counts['verified']} of {counts['found']} instances verified"]
+    else:
+        words = ["nothing was found"]
     words += [f"{counts[word]} {word}" for word in ("missing", "failed", "conflict", "unexpected") if counts[word]]
     if manifest.outcome is Outcome.SHORT:
         words.append(f"at least {manifest.request['minimum']} are expected")

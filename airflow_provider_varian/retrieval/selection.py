@@ -13,7 +13,7 @@ from airflow_provider_varian.query.level import UNIQUE_KEYS, Level, deepest_leve
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Query
 from airflow_provider_varian.retrieval.layout import Layout
-from airflow_provider_varian.retrieval.listing import check_keywords
+from airflow_provider_varian.retrieval.listing import check_keywords, list_until_stable
 from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
 
 
@@ -27,8 +27,10 @@ def select(
     minimum: int | None = None,
     limit: int | None = None,
     cancellation: Cancellation | None = None,
-) -> RetrievalRequest | None:
-    """Return the request that retrieves what a level and keys describe; None when nothing fits.
+) -> RetrievalRequest:
+    """Return the request that retrieves what a level and keys describe.
+
+    When nothing fits, its ``expected`` is empty: retrieving it asks for nothing, and writes that down.
 
     C-MOVE and C-GET take unique keys alone (PS3.4 C.4.2.1.4.1). With other keys the peer is asked first, at the
     same level, and what it lists is retrieved.
@@ -52,15 +54,21 @@ def select(
     if at is Level.IMAGE:
         asked = {**dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords)), **keys}
     query = Query.build(at, asked, timezone=peer.timezone)
-    found = find(peer, query, profile=profile, limit=limit if at is Level.IMAGE else None, cancellation=cancellation)
-    if not found.answers:
-        return None
-    if at is Level.IMAGE:
+
+    def ask() -> FindResult:
+        return find(peer, query, profile=profile, limit=limit if at is Level.IMAGE else None, cancellation=cancellation)
+
+    # Only a list of instances says what should come; series and studies are listed by instance later.
+    found = list_until_stable(ask, profile=profile, cancellation=cancellation) if at is Level.IMAGE else ask()
+    warnings = tuple(found.warnings)
+    if at is Level.IMAGE or not found.answers:
         expected = tuple(
             Expected.from_answer(answer, found_by_pattern=found.found_by_pattern) for answer in found.answers
         )
-        return RetrievalRequest(level=at, expected=expected, minimum=minimum, limit=limit, limited=found.limited)
-    return RetrievalRequest(level=at, keys=_found_keys(at, found), minimum=minimum, limit=limit)
+        return RetrievalRequest(
+            level=at, expected=expected, minimum=minimum, limit=limit, limited=found.limited, warnings=warnings
+        )
+    return RetrievalRequest(level=at, keys=_found_keys(at, found), minimum=minimum, limit=limit, warnings=warnings)
 
 
 def _level(level: Level | str | None, keys: Mapping[str, Any]) -> Level:

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydicom.dataset import Dataset
+
 from airflow_provider_varian.dimse import contexts, status
-from airflow_provider_varian.dimse.association import associate
+from airflow_provider_varian.dimse.association import PeerAssociation, associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
-from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.errors import ConfigurationError, UnknownMoveDestinationError
 from airflow_provider_varian.query.model import model_for
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.retrieval.ledger import Ledger
@@ -85,16 +87,43 @@ def move_to_third_party(
             step="C-MOVE",
             hint="Name a trusted entity of the peer",
         )
-    model = model_for(request.level, peer.information_model)
+    for words in request.warnings:
+        logger.warning("%s: %s", peer.name, words)
     asks = _asks(request, profile)
+    if not asks:
+        return ThirdPartyResult(
+            outcome=Outcome.EMPTY, completed=0, failed=0, warning=0, failed_sop_instance_uids=(), requests=()
+        )
+    model = model_for(request.level, peer.information_model)
     reports: list[SubOperations] = []
     with associate(peer, contexts.move(model.move_uid), step="C-MOVE", cancellation=cancellation) as association:
         for identifier in (ask.identifier(model) for ask in asks):
-            reports.append(
-                move(association, model.move_uid, identifier, destination=destination, on_progress=on_progress)
-            )
+            reports.append(_move(association, model.move_uid, identifier, destination, on_progress))
             association.cancellation.pause(peer.request_pause_seconds)
     return _judged(peer, destination, reports)
+
+
+def _move(
+    association: PeerAssociation,
+    model_uid: str,
+    identifier: Dataset,
+    destination: str,
+    on_progress: Callable[[SubOperations], None] | None,
+) -> SubOperations:
+    try:
+        return move(
+            association,
+            model_uid,
+            identifier,
+            destination=destination,
+            on_progress=on_progress,
+            # Pending responses are optional and the objects go elsewhere, so silence says nothing (semantics 11):
+            # only retrieve_deadline and the loss of the association end the wait.
+            idle_for=lambda: 0.0,
+        )
+    except UnknownMoveDestinationError as error:
+        error.hint = f"Enter {destination} with its own address and port under Trusted Application Entities"
+        raise
 
 
 def _asks(request: RetrievalRequest, profile: Profile) -> list[Ask]:

@@ -30,7 +30,6 @@ from airflow_provider_varian.errors import (
     ContextRejectedError,
     DestinationWriteError,
     DicomError,
-    OutOfResourcesError,
     PeerTimeoutError,
     ReceiverUnavailableError,
     RefusedByPeerError,
@@ -97,6 +96,8 @@ class Transfer:
         self._stack = ExitStack()
         self._end = time.monotonic() + means.peer.retrieve_deadline
         self._asked = False
+        self._peer_noted = False
+        self._said = ""
         #: What went wrong last, although the transfer went on.
         self.error: DicomError | None = None
 
@@ -123,9 +124,12 @@ class Transfer:
                 self._intake.take_leftovers()
             self._ask_by_each()
         except _OURS:
+            self._say_error()
             raise
         except DicomError as error:
             self._note_error(error)
+        if len(self._outstanding()) < len(self._manifest.ledger.entries):
+            self._say_error()
 
     def _ask_by_each(self) -> None:
         if not self._outstanding():
@@ -182,8 +186,17 @@ class Transfer:
 
     def _round(self, verb: Verb, asks: Sequence[Ask]) -> None:
         """Put a list of requests, over a new association when one is lost."""
-        queue = deque(asks)
         reports: list[tuple[RequestReport, Ask]] = []
+        try:
+            self._put(verb, deque(asks), reports)
+            self._give_up_unreached(verb, reports)
+            if verb == "C-MOVE" and any(self._outstanding(ask) for ask in asks):
+                self._settle()
+        finally:
+            for report, ask in reports:
+                report.received = len(ask.brings) - len(self._outstanding(ask))
+
+    def _put(self, verb: Verb, queue: deque[Ask], reports: list[tuple[RequestReport, Ask]]) -> None:
         while queue:
             self._left()
             proposed = self._contexts(verb)
@@ -194,33 +207,33 @@ class Transfer:
                         continue
                     self._pause_between()
                     self._left()
-                    reports.append((self._ask(association, verb, ask), ask))
-        if verb == "C-MOVE" and any(self._outstanding(ask) for ask in asks):
-            self._settle()
-        for report, ask in reports:
-            report.received = len(ask.brings) - len(self._outstanding(ask))
+                    report = RequestReport(
+                        attempt=self._manifest.attempts, method=verb, level=str(ask.level), asked=len(ask.brings)
+                    )
+                    self._manifest.requests.append(report)
+                    reports.append((report, ask))
+                    self._ask(association, verb, ask, report)
 
-    def _ask(self, association: PeerAssociation, verb: Verb, ask: Ask) -> RequestReport:
+    def _ask(self, association: PeerAssociation, verb: Verb, ask: Ask, report: RequestReport) -> None:
         """Put one request and write down what the peer reports."""
-        report = RequestReport(
-            attempt=self._manifest.attempts, method=verb, level=str(ask.level), asked=len(ask.brings)
-        )
-        self._manifest.requests.append(report)
+        self._say_error()
         for uid in ask.brings:
             self._manifest.ledger.entries[uid].attempts += 1
         self._intake.whole.update(self._asked_whole(ask))
         started = time.monotonic()
         try:
             done = self._verb(association, verb, ask)
-        except TransientDicomError as error:
+        except DicomError as error:
             report.problem, report.status = error.what, error.status
+            # 0xA900 is about the keys of this one request; other refusals are about all of them.
+            if not isinstance(error, TransientDicomError) and error.status != 0xA900:
+                raise
             self._note_error(error)
         else:
             self._read(report, done)
         finally:
             report.seconds = time.monotonic() - started
             self._intake.take_arrived(all_of_it=verb == "C-GET")
-        return report
 
     def _asked_whole(self, ask: Ask) -> set[str]:
         """Return the UIDs of series, or of studies, that a request asks for as a whole."""
@@ -264,34 +277,35 @@ class Transfer:
         if error is not None:
             report.problem = status.describe(service, done.status)
         if report.method == "C-MOVE" and self._receiver is not None and not self._receiver.accepted:
-            # Knows more than the status alone, so it speaks first.
-            self._judge_silence(self._receiver, done)
+            self._judge_silence(self._receiver, done, error)
         if error is not None:
             self._note_error(error)
 
-    def _judge_silence(self, receiver: InTaskReceiver, done: SubOperations) -> None:
+    def _judge_silence(self, receiver: InTaskReceiver, done: SubOperations, error: DicomError | None) -> None:
         """Find words for a C-MOVE after which nobody sent us anything (semantics 24)."""
         peer = self._means.peer
         where = f"{peer.move_destination} on port {receiver.address[1]}"
-        if receiver.refused:
-            hint = f"Our receiver refused {', '.join(receiver.refused)}; its log says what to change"
-        elif receiver.saw_inbound:
-            return
-        else:
-            hint = f"The daemon never reached {where}: check the trusted entity's address and port, and the firewall"
-        if done.status in (0xA701, 0xA702):
-            raise OutOfResourcesError(
-                f"the peer answered: {status.describe('C-MOVE', done.status)}",
-                peer=peer.name,
-                step="C-MOVE",
-                status=done.status,
-                hint=hint,
-            )
-        if done.completed and not receiver.refused:
+        if error is not None and done.status == 0xA702:
+            if receiver.refused:
+                error.hint = f"Our receiver refused {', '.join(receiver.refused)}; its log says what to change"
+            elif not receiver.saw_inbound:
+                error.hint = (
+                    f"The daemon never reached {where}: check the trusted entity's address and port, and the firewall"
+                )
+        elif done.completed and not receiver.refused and not receiver.saw_inbound:
             self._warn(
                 f"the peer reports instances as sent, but never reached {where}: the trusted entity may point to "
                 "another machine"
             )
+
+    def _give_up_unreached(self, verb: Verb, reports: Sequence[tuple[RequestReport, Ask]]) -> None:
+        """Raise what the peer said when it failed to reach us each time; asking more narrowly would not help.
+
+        One failure says little: it may be the one instance that cannot be exported.
+        """
+        unreached = verb == "C-MOVE" and self._receiver is not None and not self._receiver.accepted
+        if unreached and self.error is not None and all(report.status == 0xA702 for report, _ in reports):
+            raise self.error
 
     def _warn(self, words: str) -> None:
         if words not in self._manifest.warnings:
@@ -362,8 +376,18 @@ class Transfer:
 
     def _note_error(self, error: DicomError) -> None:
         if str(error) != str(self.error):
-            logger.warning("%s", error)
+            # The transfer went on after the earlier one, and met another.
+            self._say_error()
         self.error = error
+
+    def _say_error(self) -> None:
+        """Log what went wrong last, once.
+
+        Not done for what ends a retrieval that brought nothing: that is raised, and said by who catches it.
+        """
+        if self.error is not None and str(self.error) != self._said:
+            self._said = str(self.error)
+            logger.warning("%s", self.error)
 
     def _note_fallback(self, before: str, after: str) -> None:
         left, all_of_it = len(self._outstanding()), len(self._manifest.ledger.entries)
@@ -372,7 +396,10 @@ class Transfer:
         self._manifest.fallbacks.append({"from": before, "to": after, "reason": reason})
 
     def _note_peer(self, negotiated: Negotiated) -> None:
-        """Write down who answered and what it accepts."""
+        """Write down who answered and what it accepts now; an earlier try may have met another version."""
+        if not self._peer_noted:
+            self._peer_noted = True
+            self._manifest.peer["accepted_contexts"] = []
         self._manifest.peer.update(
             implementation_class_uid=negotiated.implementation_class_uid,
             implementation_version_name=negotiated.implementation_version_name,

@@ -6,10 +6,14 @@ seed; what varies from day to day is in :mod:`.sessions`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, time
 from enum import StrEnum
 from typing import Final
+
+#: ImageType of portal images, and of acquired portal dose (varian-daemon 1.6).
+PORTAL: Final = ("ORIGINAL", "PRIMARY", "PORTAL")
+PORTAL_DOSE: Final = (*PORTAL, "ACQUIRED_DOSE")
 
 
 class Exercise(StrEnum):
@@ -53,6 +57,7 @@ class QAPlan:
     :param field_mm: side of the square field in the isocentre plane, millimetres.
     :param starts: clinic-local time at which the session may begin.
     :param planned: RTPlanDate.
+    :param image_type: ImageType (0008,0008) of its MV images: portal images, or acquired portal dose.
     """
 
     label: str
@@ -64,6 +69,7 @@ class QAPlan:
     field_mm: float
     starts: time
     planned: date
+    image_type: tuple[str, ...] = PORTAL
 
     @property
     def energy_name(self) -> str:
@@ -197,6 +203,11 @@ HALCYON2: Final = Linac(
             plans=(
                 _picket_fence("DailyQA_PF_6FFF", 6, False, time(6, 36), date(2026, 1, 6)),
                 _open_field("OPEN_6FFF", 6, False, time(6, 44), date(2026, 1, 6)),
+                # Last, since a plan's place in its course stands in UIDs.
+                replace(
+                    _open_field("PDOSE_6FFF", 6, False, time(6, 50), date(2026, 1, 6)),
+                    image_type=PORTAL_DOSE,
+                ),
             ),
         ),
     ),

@@ -9,7 +9,7 @@ import numpy as np
 
 from airflow_provider_varian.simulator import pixels
 from airflow_provider_varian.simulator.identity import Identity
-from airflow_provider_varian.simulator.linacs import Exercise, Linac, QAPlan
+from airflow_provider_varian.simulator.linacs import PORTAL, Exercise, Linac, QAPlan
 from airflow_provider_varian.simulator.sessions import Exposure, Session, Truth, truth
 
 _RECEPTOR_TRANSLATION: Final = [0.0, 0.0, -(pixels.SID_MM - pixels.SAD_MM)]
@@ -36,7 +36,7 @@ def image_values(session: Session, exposure: Exposure, panel: pixels.Panel, plan
     """
     date, time = dicom_date(exposure), dicom_time(exposure)
     return {
-        "ImageType": ["ORIGINAL", "PRIMARY", "PORTAL"],
+        "ImageType": list(PORTAL if exposure.is_kv else session.plan.image_type),
         "AcquisitionDate": date,
         "ContentDate": date,
         "AcquisitionTime": time,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import queue
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
 from airflow_provider_varian.simulator.behaviour import Behaviour
 from airflow_provider_varian.simulator.clinic import Clinic
 from airflow_provider_varian.simulator.data_directory import DataDirectory
@@ -89,15 +91,36 @@ def run(options: SimulatorOptions, announce: Callable[[str], None]) -> None:
 
     :param options: what to serve, and how.
     :param announce: takes the one line ``listening on HOST:PORT`` when the daemon is ready.
-    :raises ConfigurationError: when the port or the folder cannot be had.
+    :raises ConfigurationError: when the address or the folder cannot be had.
+    :raises ReceiverUnavailableError: when the port is taken.
     """
     # The one queue whose put() may be called from a signal handler, on top of a get() in the same thread.
     stop: queue.SimpleQueue[int] = queue.SimpleQueue()
-    with _told_by_signals(stop), options.daemon() as daemon:
+    with _told_by_signals(stop), _listening(options) as daemon:
         host, port = daemon.address
         announce(f"listening on {f'[{host}]' if ':' in host else host}:{port}")
         stop.get()
         log.info("Stopping")
+
+
+@contextmanager
+def _listening(options: SimulatorOptions) -> Iterator[SimulatedDaemon]:
+    daemon = options.daemon()
+    try:
+        daemon.start()
+    except ConfigurationError as error:
+        # A port that is taken now may be free later: nothing is wrong with the options.
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            raise ReceiverUnavailableError(
+                f"port {options.port} of {options.host} is taken, perhaps by another simulator",
+                step="simulate",
+                hint="End it, or choose another port; --port 0 picks a free one",
+            ) from error
+        raise
+    try:
+        yield daemon
+    finally:
+        daemon.stop()
 
 
 @contextmanager

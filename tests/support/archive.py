@@ -74,10 +74,13 @@ class Archive:
         self.late_seconds = 0.3
         self.extra = []
         self.move_status = None
+        #: Final status of a C-MOVE for one instance alone, by its UID.
+        self.refused_instances: dict[str, int] = {}
         self.get_status = None
         self.abort_after = None
         self.pending = True
         self.on_move = lambda: None
+        self.on_find = lambda: None
         self.on_sent = lambda uid: None
         self.requests = []
         self.sent = []
@@ -174,6 +177,7 @@ class Archive:
 
     def _find(self, event):
         self.finds += 1
+        self.on_find()
         identifier = event.identifier
         for ds in self.matching(identifier):
             answer = Dataset()
@@ -228,6 +232,9 @@ class Archive:
         self.on_move()
         if self.move_status is not None:
             self._respond(assoc, request, context_id, self.move_status)
+            return
+        if len(chosen) == 1 and (refusal := self.refused_instances.get(str(chosen[0].SOPInstanceUID))):
+            self._respond(assoc, request, context_id, refusal)
             return
         now = [ds for ds in chosen if str(ds.SOPInstanceUID) not in self.late] + self.extra
         later = [ds for ds in chosen if str(ds.SOPInstanceUID) in self.late]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Iterable, Iterator
 from urllib.parse import quote
+
+_ESCAPE = re.compile(r"\\u([0-9a-f]{4})")
 
 
 def forms_of(patient_id: str, name: str) -> Iterator[bytes]:
@@ -23,9 +26,26 @@ def forms_of(patient_id: str, name: str) -> Iterator[bytes]:
             yield word.encode("latin-1", "ignore")
             yield quote(word).encode()
             yield word.encode("unicode_escape")
-            if len(word.encode()) >= 6:
-                # The last group depends on what follows.
-                yield base64.b64encode(word.encode()).rstrip(b"=")[:-1]
+            yield from _json_forms(word)
+            yield from _base64_forms(word.encode())
+
+
+def _json_forms(word: str) -> Iterator[bytes]:
+    r"""Yield a word as ASCII-only JSON has it (``\u00fc``, digits in either case), and as JSON within JSON has it."""
+    once = json.dumps(word)[1:-1]
+    for escaped in (once, _ESCAPE.sub(lambda found: "\\u" + found[1].upper(), once)):
+        yield escaped.encode()
+        yield json.dumps(escaped)[1:-1].encode()
+
+
+def _base64_forms(word: bytes) -> Iterator[bytes]:
+    """Yield what of a word's base64 depends on no neighbour, for each place in a group of three bytes."""
+    if len(word) < 6:
+        return
+    for before in range(3):
+        text = base64.b64encode(bytes(before) + word)
+        # A letter is six bits: leave out those that share bits with what stands before or behind.
+        yield text[-(-8 * before // 6) : 8 * (before + len(word)) // 6]
 
 
 def found_in(content: bytes, words: Iterable[bytes]) -> list[bytes]:

@@ -20,10 +20,12 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def wait_until(condition: Callable[[], object], *, seconds: float = 30, what: str = "a condition") -> None:
-    """Return as soon as the condition holds; fail when it does not in time."""
+def wait_until(
+    condition: Callable[[], object], *, seconds: float = 30, what: str = "a condition", every: float = 0.02
+) -> None:
+    """Return as soon as the condition holds, asked for every so many seconds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {seconds} s in vain for {what}")
-        time.sleep(0.02)
+        time.sleep(every)

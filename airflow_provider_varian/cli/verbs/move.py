@@ -41,7 +41,7 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
     profile = profile_for(peer)
     with interruptible() as cancellation:
         request = select(peer, arguments.level, keys, profile=profile, cancellation=cancellation)
-        if request is None:
+        if request.expected == ():
             output.result({"outcome": str(Outcome.EMPTY)}, lambda: None)
             output.note("nothing found")
             return ExitStatus.NOTHING_FOUND

@@ -85,10 +85,6 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
         if peer.receiver_port is None and peer.retrieve_method == "auto":
             error.hint = "The peer has no C-GET: add --listen with the port of our trusted entity, for C-MOVE."
         raise
-    if result is None:
-        output.result({"outcome": str(Outcome.EMPTY)}, lambda: None)
-        output.note("nothing found")
-        return ExitStatus.NOTHING_FOUND
     if arguments.dry_run:
         return _show_plan(result, output)
     _show(result, output)
@@ -101,7 +97,7 @@ def _retrieve(
     peer: Peer,
     keys: Mapping[str, Any],
     cancellation: Cancellation,
-) -> RetrievalResult | None:
+) -> RetrievalResult:
     from airflow_provider_varian.aria.profile import profile_for
     from airflow_provider_varian.retrieval.destination import Destination
     from airflow_provider_varian.retrieval.identity import retrieval_id_of_command
@@ -122,8 +118,6 @@ def _retrieve(
             limit=arguments.limit,
             cancellation=cancellation,
         )
-        if request is None:
-            return None
         retrieval_id = retrieval_id_of_command(
             peer=peer.name,
             destination=destination.uri,

@@ -72,6 +72,8 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
         data=arguments.data,
         behaviour=Behaviour().with_settings(habits),
     )
+    if not options.trusted:
+        output.note("nobody is trusted yet: add --trust AET@HOST:PORT")
     run(options, output.line)
     return ExitStatus.DONE
 

@@ -29,7 +29,9 @@ def plan(number, label, course="QA", **values):
 
 def search(scripted, label, course=None, patient=PATIENT, profile=ARIA):
     with FindSession(scripted.peer(), profile=profile) as session:
-        return find_plan(session, patient, label, course)
+        found, warnings = find_plan(session, patient, label, course)
+    assert warnings == ()
+    return found
 
 
 def test_a_plan_with_a_long_label_is_found_by_one_image_level_query(scripted):
@@ -143,9 +145,19 @@ def test_an_archive_without_relational_queries_serves_too(scripted):
 def test_all_plans_of_a_patient_can_be_listed(scripted):
     scripted.serve([plan(1, "WL"), plan(2, "OPEN")])
     with FindSession(scripted.peer(), profile=ARIA) as session:
-        plans = list_plans(session, PATIENT)
+        plans, warnings = list_plans(session, PATIENT)
+    assert warnings == ()
     assert [plan.label for plan in plans] == ["WL", "OPEN"]
     assert plans[0].to_json()["sop_instance_uid"] == "1.2.1"
+
+
+def test_the_suspicion_of_a_crop_is_told(scripted):
+    scripted.serve([plan(number, f"P{number}") for number in range(100)])
+    with FindSession(scripted.peer(), profile=ARIA) as session:
+        found, warnings = find_plan(session, PATIENT, "P7")
+    assert found.sop_instance_uid == "1.2.7"
+    assert [warning for warning in warnings if "100 matches is a round number" in warning]
+    assert PATIENT not in " ".join(warnings)
 
 
 def test_beam_numbers_leave_setup_beams_out():

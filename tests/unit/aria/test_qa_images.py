@@ -11,7 +11,8 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.aria.plans import PlanRef
 from airflow_provider_varian.aria.profile import ARIA, GENERIC
 from airflow_provider_varian.aria.qa_images import Selection, find_qa_images
-from airflow_provider_varian.errors import ConfigurationError, CroppedAnswerError, PeerFailureError
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.errors import CancelledError, ConfigurationError, CroppedAnswerError, PeerFailureError
 from airflow_provider_varian.query.find import FindSession
 from airflow_provider_varian.query.window import Window, day_window
 
@@ -46,9 +47,18 @@ def image(number, series=1, *, leave_out=(), **values):
     return dataset(**{keyword: value for keyword, value in values.items() if keyword not in leave_out})
 
 
-def search(scripted, window=DAY, profile=ARIA, **options):
-    with FindSession(scripted.peer(timezone="Europe/Zurich"), profile=profile) as session:
+QUICK = {"stable_interval_seconds": 0.0}
+
+
+def listed(scripted, window=DAY, profile=ARIA, **options):
+    with FindSession(scripted.peer(timezone="Europe/Zurich"), profile=profile.overridden(QUICK)) as session:
         return find_qa_images(session, PLAN, window, **options)
+
+
+def search(scripted, window=DAY, profile=ARIA, **options):
+    images, warnings = listed(scripted, window, profile, **options)
+    assert warnings == ()
+    return images
 
 
 def numbers(images):
@@ -59,7 +69,7 @@ def answering(scripted, *images):
     scripted.script = lambda request: [(PENDING, one) for one in images]
 
 
-def test_images_of_all_series_are_found_by_one_query(scripted):
+def test_images_of_all_series_are_found_by_one_query_asked_until_it_is_stable(scripted):
     scripted.serve([image(3, series=2), image(1), image(2)])
     found = search(scripted)
     assert numbers(found) == [1, 2, 3]
@@ -69,7 +79,8 @@ def test_images_of_all_series_are_found_by_one_query(scripted):
     assert (first.image_type, first.kv, first.label, first.undecided) == (tuple(PORTAL), False, "01:Flood", ())
     assert (first.day, first.study_instance_uid, first.sop_class_uid) == (date(2026, 1, 2), "1.4", uids.RT_IMAGE)
     asked = scripted.requests
-    assert len(asked) == 1
+    assert len(asked) == ARIA.stable_counts
+    assert all(one.identifier == asked[0].identifier for one in asked)
     assert (asked[0].level, asked[0].value("StudyInstanceUID"), asked[0].value("Modality")) == (
         "IMAGE",
         "1.4",
@@ -78,6 +89,54 @@ def test_images_of_all_series_are_found_by_one_query(scripted):
     assert asked[0].value("AcquisitionDate") == "20260102"
     assert asked[0].value("ImageType") == ""
     assert len(asked[0].identifier.ReferencedRTPlanSequence) == 1
+
+
+@pytest.mark.parametrize("leave_out", [(), ("PrimaryDosimeterUnit",)])
+def test_a_list_that_grows_is_asked_for_until_it_stands_still(scripted, leave_out):
+    def script(request):
+        there = range(1, min(len(scripted.requests), 4) + 1)
+        return [(PENDING, image(number, leave_out=leave_out)) for number in there]
+
+    scripted.script = script
+    assert numbers(search(scripted)) == [1, 2, 3, 4]
+    assert len(scripted.requests) == 6
+    assert scripted.associations == 1
+
+
+def test_images_that_are_left_open_must_stand_still_too(scripted):
+    # Without a date an answer neither fits the day nor misses it: it is undecided to the query itself.
+    def script(request):
+        there = range(2, min(len(scripted.requests), 4) + 1)
+        return [(PENDING, image(1)), *((PENDING, image(number, AcquisitionDate=None)) for number in there)]
+
+    scripted.script = script
+    assert numbers(search(scripted)) == [1, 2, 3, 4]
+
+
+def test_a_list_that_never_stands_still_is_told(scripted):
+    scripted.script = lambda request: [(PENDING, image(number)) for number in range(1, len(scripted.requests) + 1)]
+    _, warnings = listed(scripted)
+    assert [warning for warning in warnings if "did not stand still" in warning]
+
+
+def test_the_suspicion_of_a_crop_is_told(scripted):
+    scripted.script = lambda request: [(PENDING, image(1, SOPInstanceUID=f"1.5.{number}")) for number in range(1, 101)]
+    images, warnings = listed(scripted)
+    assert len(images) == 100
+    assert [warning for warning in warnings if "100 matches is a round number" in warning]
+
+
+def test_waiting_between_two_rounds_ends_with_a_cancellation(scripted):
+    cancellation = Cancellation()
+
+    def script(request):
+        cancellation.cancel()
+        return [(PENDING, image(1))]
+
+    scripted.script = script
+    with pytest.raises(CancelledError):
+        search(scripted, cancellation=cancellation)
+    assert len(scripted.requests) == 1
 
 
 def test_date_and_time_are_compared_here(scripted):
@@ -94,20 +153,18 @@ def test_date_and_time_are_compared_here(scripted):
     assert scripted.requests[0].value("AcquisitionDate") == "20260101-20260102"
 
 
-def test_images_of_other_plans_and_of_none_are_not_taken(scripted):
-    other = {"ReferencedSOPInstanceUID": "1.2.8"}
-    answering(
-        scripted,
-        image(1),
-        image(2, ReferencedRTPlanSequence=other),
-        image(3, ReferencedRTPlanSequence=[]),
-        image(4, ReferencedRTPlanSequence={"ReferencedSOPInstanceUID": ""}),
-    )
+def test_images_of_other_plans_are_not_taken(scripted):
+    other = {"ReferencedSOPInstanceUID": "1.2.99"}
+    answering(scripted, image(1), image(2, ReferencedRTPlanSequence=other))
     assert numbers(search(scripted)) == [1]
 
 
-def test_a_reference_that_the_peer_does_not_answer_leaves_the_image_open(scripted):
-    answering(scripted, image(1, leave_out=("ReferencedRTPlanSequence",)))
+@pytest.mark.parametrize("reference", [None, [], {"ReferencedSOPInstanceUID": ""}])
+def test_a_plan_reference_that_is_absent_or_empty_is_for_the_object_to_tell(scripted, reference):
+    if reference is None:
+        answering(scripted, image(1, leave_out=("ReferencedRTPlanSequence",)))
+    else:
+        answering(scripted, image(1, ReferencedRTPlanSequence=reference))
     (only,) = search(scripted)
     assert only.undecided == ("ReferencedRTPlanSequence",)
 

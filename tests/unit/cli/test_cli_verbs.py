@@ -277,7 +277,8 @@ def test_a_limit_leaves_the_retrieval_limited(program, tmp_path):
 
 def test_nothing_to_retrieve_is_status_4(program, tmp_path):
     selected = program("retrieve", "--out", tmp_path, "-k", "PatientID=NOBODY", "-k", "Modality=CT", "--json")
-    assert (selected.status, selected.json) == (4, {"outcome": "empty"})
+    assert (selected.status, selected.json["outcome"]) == (4, "empty")
+    assert Path(selected.json["manifest"]).exists()
     named = program("retrieve", "--out", tmp_path, "-k", "SeriesInstanceUID=1.2.3", "--json")
     assert (named.status, named.json["outcome"]) == (4, "empty")
 
@@ -476,6 +477,25 @@ def test_simulate_refuses_what_it_cannot_do(capsys, arguments, says):
     assert says in capsys.readouterr().err
 
 
+def test_simulate_on_a_port_that_is_taken_fails_and_says_so(program, capsys):
+    _, port = program.daemon.address
+    assert main(["simulate", "--port", str(port), "--trust", "AIRFLOW@127.0.0.1:11112"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"port {port} of 127.0.0.1 is taken" in err
+    assert "--port 0" in err
+
+
+def test_simulate_that_trusts_nobody_says_how_to_add_somebody(simulator):
+    trusting, _ = simulator("--trust", "AIRFLOW@127.0.0.1:11112")
+    alone, _ = simulator()
+    notes = []
+    for process in (trusting, alone):
+        process.send_signal(signal.SIGTERM)
+        notes.append(process.communicate(timeout=30)[1])
+    assert notes == ["", "nobody is trusted yet: add --trust AET@HOST:PORT\n"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -509,6 +529,19 @@ def test_an_airflow_connection_names_the_peer_and_options_override_it(program, m
     assert main(["echo", "--conn", "the_daemon"]) == 1
     assert "NOBODY" in capsys.readouterr().err
     assert main(["echo", "--conn", "the_daemon", "--calling", "AIRFLOW"]) == 0
+
+
+@pytest.mark.airflow
+def test_pynetdicom_is_quiet_once_airflow_has_set_up_logging(program):
+    host, port = program.daemon.address
+    connection = {"conn_type": "dicom", "host": host, "port": port, "extra": {"called_ae_title": "VMSDBD"}}
+    # A process of its own: Airflow sets up logging when it is first imported.
+    command = [sys.executable, "-m", "airflow_provider_varian.cli", "echo", "--conn", "the_daemon"]
+    environment = os.environ | {"AIRFLOW_CONN_THE_DAEMON": json.dumps(connection)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "pynetdicom" not in done.stderr
+    assert "Requesting Association" not in done.stderr
 
 
 @pytest.mark.airflow

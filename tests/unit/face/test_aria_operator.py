@@ -11,11 +11,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from pydicom import dcmread
 
-from airflow_provider_varian.errors import EmptyResultError, IncompleteRetrievalError, PeerUnreachableError
+from airflow_provider_varian.errors import DicomError, EmptyResultError, IncompleteRetrievalError, PeerUnreachableError
 from airflow_provider_varian.operators.aria import AriaQAImagesOperator
 from airflow_provider_varian.operators.machines import write_machines
 from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
-from airflow_provider_varian.operators.qa_report import SUMMARY_KEY
+from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, write_qa_report
+from airflow_provider_varian.simulator.trusted import TrustedEntity
 
 EVERY_DAY = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -78,6 +79,27 @@ def test_kv_images_come_when_they_are_wanted(aria, morning, storage):
     assert units.count("MU") == 16
 
 
+PORTAL_DOSE = {
+    "name": "Halcyon2",
+    "patient_id": "$QA Halcyon2_2026",
+    "plan_label": "PDOSE_6FFF",
+    "expected": {"working_days": EVERY_DAY, "minimum": 1},
+}
+
+
+def test_acquired_portal_dose_comes_when_it_is_wanted(aria, morning, storage):
+    assert _operator(aria, PORTAL_DOSE | {"images": "portal_dose"}).execute(morning())["outcome"] == "complete"
+    images = [dcmread(file) for file in _images(storage)]
+    assert [image.AcquisitionDate for image in images] == ["20261119", "20261120"]
+    assert {tuple(image.ImageType) for image in images} == {("ORIGINAL", "PRIMARY", "PORTAL", "ACQUIRED_DOSE")}
+
+
+def test_acquired_portal_dose_is_no_portal_image(aria, morning, storage):
+    with pytest.raises(EmptyResultError, match="Halcyon2, 2026-11-20: no image found"):
+        _operator(aria, PORTAL_DOSE | {"images": "portal"}).execute(morning())
+    assert not _images(storage)
+
+
 def test_a_rerun_moves_no_image(aria, morning, daemon):
     _operator(aria).execute(morning(run_id="first"))
     moves = daemon.counts["C-MOVE"]
@@ -114,6 +136,10 @@ def test_nothing_on_an_expected_day_fails_by_name(aria, context):
     summary = _summary(at)
     assert summary["outcome"] == "empty"
     assert [day["outcome"] for day in summary["days"]] == ["empty", "empty"]
+    manifest = at["ti"].xcoms(MANIFEST_KEY)[-1]
+    assert (manifest["outcome"], manifest["counts"]["found"]) == ("empty", 0)
+    assert manifest["uri"] == summary["manifest"]
+    assert json.loads(Path(manifest["uri"].removeprefix("file://")).read_text())["outcome"] == "empty"
 
 
 def test_nothing_on_another_day_is_a_skip_and_the_look_back_is_still_retrieved(aria, context, storage):
@@ -168,6 +194,57 @@ def test_short_may_be_accepted(aria, morning, daemon):
     lost = next(uid for uid in _listed(aria) if ".20261120." in uid)
     daemon.holdings.hidden = lambda uid: uid == lost
     assert _operator(aria, on_partial="accept").execute(morning())["outcome"] == "short"
+
+
+def test_a_list_that_still_grows_is_asked_for_until_it_stands_still(aria, morning, daemon):
+    late = sorted(uid for uid in _listed(aria) if ".20261120." in uid)[:3]
+    before = daemon.counts["C-FIND"]
+
+    def hidden(uid):
+        rounds = daemon.counts["C-FIND"] - before - 1  # the first query is for the plan
+        return uid in late[max(rounds - 1, 0) :]
+
+    daemon.holdings.hidden = hidden
+    at = morning()
+    assert _operator(aria).execute(at)["outcome"] == "complete"
+    assert [day["found"] for day in _summary(at)["days"]] == [8, 8]
+    assert daemon.counts["C-FIND"] - before == 1 + 3 + 3  # the plan, three that grow, three of the same
+
+
+def test_the_suspicion_of_a_crop_is_told_to_summary_and_report(aria, morning, context, storage, monkeypatch, caplog):
+    from airflow_provider_varian.query import asking
+
+    monkeypatch.setattr(asking, "_SMALLEST_ROUND_COUNT", 4)
+    rows = write_machines(context(task_id="machines"), [_machine(aria)])
+    at = morning()
+    AriaQAImagesOperator(task_id="qa", row_key=rows.keys[0], rows_uri=rows.uri).execute(at)
+    warnings = _summary(at)["warnings"]
+    # Four plans, and a number of images that four divides.
+    assert [warning.split()[0] for warning in warnings if "is a round number" in warning] == ["4", "24"]
+    assert len(warnings) == len(set(warnings))
+    caplog.clear()
+    uri = write_qa_report(context(task_id="summary"), rows.uri, [_summary(at)])
+    (machine,) = json.loads(Path(uri.removeprefix("file://")).read_text())["machines"]
+    assert machine["warnings"] == warnings
+    assert all(warning in caplog.text for warning in warnings)
+
+
+def test_a_machine_without_a_result_is_in_the_report(aria, context, storage):
+    rows = write_machines(context(task_id="machines"), [_machine(aria)])
+    uri = write_qa_report(context(task_id="summary"), rows.uri, [])
+    (machine,) = json.loads(Path(uri.removeprefix("file://")).read_text())["machines"]
+    assert (machine["machine"], machine["outcome"], machine["warnings"]) == ("TrueBeam1", "no result", [])
+
+
+def test_a_retrieval_that_breaks_off_names_the_manifest_that_it_left(aria, morning, daemon):
+    daemon.trust([TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=1)])
+    at = morning()
+    with pytest.raises(DicomError):
+        _operator(aria).execute(at)
+    summary = _summary(at)
+    assert summary["outcome"] == "failed"
+    assert summary["manifest"] == at["ti"].xcoms(MANIFEST_KEY)[-1]["uri"]
+    assert Path(summary["manifest"].removeprefix("file://")).is_file()
 
 
 def test_each_beam_once_names_the_beam_without_an_image(aria, morning, daemon):
@@ -242,6 +319,7 @@ def test_a_plan_that_is_not_there_fails_at_once_with_the_nearest(aria, morning):
         _operator(aria, {"plan_label": "WL_10NV"}).execute(at)
     summary = _summary(at)
     assert summary["outcome"] == "failed"
+    assert summary["manifest"] is None
     assert "WL_10MV" in summary["message"]
 
 

@@ -124,7 +124,7 @@ def test_select_and_retrieve_bring_the_objects_to_the_default_storage(aria, stor
 
 
 def test_what_nobody_has_selects_nothing(aria):
-    assert DicomHook(aria).select("IMAGE", {"PatientID": "NOBODY", "Modality": "RTPLAN"}) is None
+    assert DicomHook(aria).select("IMAGE", {"PatientID": "NOBODY", "Modality": "RTPLAN"}).expected == ()
 
 
 def test_unique_keys_go_into_the_request_unasked(aria, daemon):

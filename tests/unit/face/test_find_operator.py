@@ -46,6 +46,7 @@ def test_answers_go_to_storage_and_xcom_gets_where_and_how_many(aria, context, s
     assert at["ti"].xcoms(ANSWERS_KEY) == [told]
     assert told["count"] == 4
     assert told["limited"] is False
+    assert told["warnings"] == []
     assert str(storage / ".dicom" / "answers") in told["uri"]
     labels = {row["RTPlanLabel"] for row in read_rows(told["uri"]).values()}
     assert labels == {"WL_10MV", "PF_6MV", "OPEN_6MV"}
@@ -90,6 +91,17 @@ def test_answers_come_through_xcom_when_asked_for(aria, context):
 def test_a_limit_that_was_hit_is_told(aria, context):
     told = _find(aria, limit=2).execute(context())
     assert (told["count"], told["limited"]) == (2, True)
+
+
+def test_the_suspicion_of_a_crop_is_told(aria, context, monkeypatch):
+    from airflow_provider_varian.query import asking
+
+    monkeypatch.setattr(asking, "_SMALLEST_ROUND_COUNT", 4)
+    at = context()
+    _find(aria, xcom="rows").execute(at)
+    (told,) = at["ti"].xcoms(ANSWERS_KEY)
+    (warning,) = told["warnings"]
+    assert "4 matches is a round number" in warning
 
 
 def test_a_retry_writes_the_same_file(aria, context, storage):

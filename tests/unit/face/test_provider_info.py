@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from importlib.resources import files
+from pathlib import Path
 
 import jsonschema
 import pytest
 
+import airflow_provider_varian
 from airflow_provider_varian.connection_fields import CONNECTION_FIELDS
 from airflow_provider_varian.get_provider_info import get_provider_info
 
@@ -85,3 +88,14 @@ def test_configuration_section_says_what_each_option_is():
         assert option["version_added"]
         assert option["example"]
         assert option["sensitive"] is False
+
+
+def test_a_field_that_does_nothing_yet_says_so():
+    package = Path(airflow_provider_varian.__file__).parent
+    reading = ("connection_fields.py", "dimse/settings.py", "dimse/peer.py")  # these check and hold, whatever is used
+    sources = [file for file in package.rglob("*.py") if str(file.relative_to(package)) not in reading]
+    code = "\n".join(file.read_text() for file in sources)
+    # Each TLS text has a name of its own inside TlsSettings.
+    told = [field for field in CONNECTION_FIELDS if not field.key.startswith("tls_")]
+    unused = {field.key for field in told if not re.search(rf"peer\.{field.key}\b", code)}
+    assert {field.key for field in told if field.help.startswith("Not used yet")} == unused

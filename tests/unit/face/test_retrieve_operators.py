@@ -121,10 +121,42 @@ def test_nothing_found_skips_or_fails(aria, context, on_empty, error):
         operator.execute(context())
 
 
-def test_nothing_found_may_be_accepted(aria, context):
-    keys = {"PatientID": "NOBODY", "Modality": "RTPLAN"}
-    told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, on_empty="accept").execute(context())
+@pytest.mark.parametrize(
+    "keys",
+    [{"PatientID": "NOBODY", "Modality": "RTPLAN"}, {"SeriesInstanceUID": "1.2.3"}, {"StudyDescription": "nothing"}],
+)
+def test_nothing_found_may_be_accepted_and_has_a_manifest(aria, context, keys):
+    at = context()
+    level = "STUDY" if "StudyDescription" in keys else None
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, level=level, on_empty="accept")
+    told = operator.execute(at)
     assert told["outcome"] == "empty"
+    assert at["ti"].xcoms(MANIFEST_KEY)[-1] == {"uri": told["manifest"], "outcome": "empty", "counts": told["counts"]}
+    assert json.loads(Path(told["manifest"].removeprefix("file://")).read_text())["outcome"] == "empty"
+
+
+@pytest.mark.parametrize("keys", [{"PatientID": "NOBODY", "Modality": "RTPLAN"}, {"SeriesInstanceUID": "1.2.3"}])
+def test_nothing_where_a_minimum_should_be_is_short_and_fails(aria, context, keys):
+    at = context()
+    with pytest.raises(IncompleteRetrievalError, match="short: nothing was found; at least 5 are expected"):
+        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, minimum=5).execute(at)
+    assert at["ti"].xcoms(MANIFEST_KEY)[-1]["outcome"] == "short"
+    accepted = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, minimum=5, on_partial="accept")
+    assert accepted.execute(context())["outcome"] == "short"
+
+
+def test_a_third_party_move_of_nothing_moves_nothing(aria, context, daemon):
+    def move(**kwargs):
+        keys = {"PatientID": "NOBODY", "Modality": "RTPLAN"}
+        DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=keys, move_destination="NOBODY", **kwargs).execute(
+            context()
+        )
+
+    with pytest.raises(AirflowSkipException, match="nothing was found"):
+        move()
+    with pytest.raises(IncompleteRetrievalError, match="short: nothing was found"):
+        move(minimum=5)
+    assert daemon.counts["C-MOVE"] == 0
 
 
 def test_skipping_is_the_default_and_holds_for_a_series_that_is_not_there(aria, context):

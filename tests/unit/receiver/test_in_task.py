@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -26,7 +27,7 @@ from airflow_provider_varian.errors import (
     ReceiverUnavailableError,
 )
 from airflow_provider_varian.receiver.admission import Admission
-from airflow_provider_varian.receiver.in_task import InTaskReceiver
+from airflow_provider_varian.receiver.in_task import InTaskReceiver, _Server
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.uids import RT_IMAGE, VARIAN_HALCYON_RT_PLAN, VERIFICATION
 
@@ -171,6 +172,49 @@ def test_another_address_is_refused_and_the_log_says_what_to_allow(sink, caplog)
         assert receiver.saw_inbound
     assert "127.0.0.2" in caplog.text
     assert "resolves to this address" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_without_a_host_all_interfaces_are_listened_on(sink, host):
+    if host == "::1" and not has_ipv6():
+        pytest.skip("this system has no IPv6")
+    with InTaskReceiver(peer_with(host=host, receiver_host=""), sink) as receiver:
+        ae = AE("ANYBODY")
+        ae.add_requested_context(RT_IMAGE, ImplicitVRLittleEndian)
+        assoc = ae.associate(host, receiver.address[1], ae_title="AIRFLOW")
+        assert assoc.is_established
+        assert assoc.send_c_store(sendable(rt_image(1))).Status == 0x0000
+        assoc.release()
+
+
+def has_ipv6():
+    try:
+        with socket.create_server(("::1", 0), family=socket.AF_INET6):
+            return True
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
+def test_where_ipv6_is_switched_off_ipv4_is_listened_on(sink, monkeypatch, error):
+    bind = _Server.server_bind
+
+    def without_ipv6(server):
+        if server.address_family == socket.AF_INET6:
+            raise OSError(error, os.strerror(error))
+        bind(server)
+
+    monkeypatch.setattr(_Server, "server_bind", without_ipv6)
+    with InTaskReceiver(peer_with(receiver_host=""), sink) as receiver:
+        assert receiver.address[0] == "0.0.0.0"
+        assert is_listening(receiver.address[1])
+
+
+def test_a_refused_ipv4_address_is_named_as_one(caplog):
+    admission = Admission(["10.0.0.1"], called_ae_title="AIRFLOW", peer_name="VMSDBD@x:1")
+    assert not admission.admits_address("::ffff:10.0.0.2")
+    assert admission.refused == ("address 10.0.0.2",)
+    assert "::ffff" not in caplog.text
 
 
 def test_a_refusal_is_logged_once(caplog):

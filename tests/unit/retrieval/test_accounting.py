@@ -25,7 +25,9 @@ from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
     ("numbers", "outcome"),
     [
         ({"found": 0, "verified": 0}, Outcome.EMPTY),
-        ({"found": 0, "verified": 0, "minimum": 3}, Outcome.EMPTY),
+        ({"found": 0, "verified": 0, "minimum": 0}, Outcome.EMPTY),
+        ({"found": 0, "verified": 0, "minimum": 3}, Outcome.SHORT),
+        ({"found": 0, "verified": 0, "minimum": 3, "limited": True}, Outcome.LIMITED),
         ({"found": 3, "verified": 3}, Outcome.COMPLETE),
         ({"found": 3, "verified": 3, "minimum": 3}, Outcome.COMPLETE),
         ({"found": 3, "verified": 3, "minimum": 4}, Outcome.SHORT),

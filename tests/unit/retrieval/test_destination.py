@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import time
 import uuid
 from pathlib import Path, PurePosixPath
 
@@ -140,6 +141,29 @@ def test_no_temporary_file_stays(tmp_path, source, sha256):
     assert list((tmp_path / "out" / ".dicom" / "tmp").iterdir()) == []
 
 
+def test_what_a_killed_writer_left_is_swept_and_what_another_writes_is_not(tmp_path, source, sha256):
+    folder = tmp_path / "out" / ".dicom" / "tmp"
+    folder.mkdir(parents=True)
+    left, running, foreign = (folder / name for name in ("left.part", "running.part", "foreign.txt"))
+    for path in (left, running, foreign):
+        path.write_bytes(b"x")
+    long_ago = time.time() - 25 * 3600
+    for path in (left, foreign):
+        os.utime(path, (long_ago, long_ago))
+    destination = Destination(tmp_path / "out")
+    assert destination.read_text(PurePosixPath(".dicom/x.json")) is None
+    assert left.exists()
+    destination.publish(source, REL, sha256=sha256)
+    assert sorted(path.name for path in folder.iterdir()) == ["foreign.txt", "running.part"]
+
+
+def test_a_leftover_that_may_not_be_removed_stops_nobody(tmp_path, source, sha256):
+    left = tmp_path / "out" / ".dicom" / "tmp" / "left.part"
+    left.mkdir(parents=True)  # cannot be unlinked, whoever runs this
+    os.utime(left, (0, 0))
+    assert Destination(tmp_path / "out").publish(source, REL, sha256=sha256)
+
+
 def test_two_writers_are_settled_by_the_first(tmp_path, source, sha256, monkeypatch):
     destination = Destination(tmp_path / "out")
     copy = local_store._copy
@@ -196,3 +220,17 @@ def test_an_empty_destination_is_refused():
 def test_a_protocol_nobody_knows_says_what_to_install():
     with pytest.raises(ConfigurationError, match="Install"):
         Destination("nosuchprotocol://bucket/x")
+
+
+def test_a_folder_at_a_final_path_is_no_object(tmp_path):
+    (tmp_path / REL).mkdir(parents=True)
+    assert Destination(tmp_path).size(REL) is None
+
+
+def test_what_somebody_else_linked_is_made_durable_before_a_copy_is_let_go(tmp_path, source, sha256, monkeypatch):
+    destination = Destination(tmp_path)
+    assert destination.publish(source, REL, sha256=sha256)
+    synced = []
+    monkeypatch.setattr(local_store, "sync_folder", synced.append)
+    assert not destination.publish(source, REL, sha256=sha256)
+    assert synced == [(tmp_path / REL).parent]

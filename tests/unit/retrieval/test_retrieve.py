@@ -159,12 +159,29 @@ def test_verify_by_hash_notices_a_changed_file_and_keeps_both(clinic):
     assert len(filed(clinic)) == 6
 
 
+def test_a_file_that_lost_its_end_is_not_held(clinic):
+    clinic.run()
+    path = filed(clinic)[0]
+    path.write_bytes(path.read_bytes()[:200])
+    result = clinic.run()
+    assert result.outcome is Outcome.PARTIAL
+    assert (result.counts["held"], result.counts["conflict"]) == (4, 1)
+    assert len(filed(clinic)) == 6
+
+
 def test_nothing_found_is_empty_and_opens_no_port(clinic):
     request = RetrievalRequest(level=Level.STUDY, keys={"StudyInstanceUID": "1.2.3"})
     result = clinic.run(request, peer=replace(clinic.peer, receiver_port=None))
     assert result.outcome is Outcome.EMPTY
     assert manifest_of(clinic)["outcome"] == "empty"
     assert clinic.archive.asked() == []
+
+
+def test_nothing_found_although_something_had_to_be_there_is_short(clinic):
+    request = RetrievalRequest(level=Level.STUDY, keys={"StudyInstanceUID": "1.2.3"}, minimum=5)
+    result = clinic.run(request)
+    assert result.outcome is Outcome.SHORT
+    assert result.manifest.message == "nothing was found; at least 5 are expected"
 
 
 def test_fewer_than_expected_is_short_and_not_partial(clinic):
@@ -351,6 +368,17 @@ def test_a702_without_a_connection_names_port_and_firewall(clinic):
     assert clinic.archive.asked() == ["SERIES"]
 
 
+@pytest.mark.parametrize("status", [0xA701, 0xA702, 0xA900])
+def test_one_image_that_cannot_be_exported_keeps_none_of_the_others_back(clinic, status):
+    clinic.archive.refused_instances = {uid(1): status}
+    result = clinic.run(clinic.images(1, 2, 3), profile=replace(clinic.profile, uid_lists=False))
+    assert result.outcome is Outcome.PARTIAL
+    assert [entry.sop_instance_uid for entry in result.manifest.ledger.entries.values() if not entry.is_here] == [
+        uid(1)
+    ]
+    assert clinic.archive.sent == [uid(2), uid(3)]
+
+
 def test_a702_after_a_refused_connection_says_so(clinic):
     def store_under_another_name():
         assert clinic.archive.store([rt_image(1)], called="SOMEBODY") is None
@@ -401,6 +429,62 @@ def getting(images, clinic):
         clinic.archive = running
         clinic.peer = running.peer(receiver_port=clinic.port, retrieve_method="auto")
         yield clinic
+
+
+def test_a_permanent_refusal_is_written_down_with_its_status(clinic):
+    clinic.archive.destinations.clear()
+    with pytest.raises(UnknownMoveDestinationError) as caught:
+        clinic.run()
+    (report,) = manifest_of(clinic)["requests"]
+    assert report["status"] == "0xA801"
+    assert report["problem"] == caught.value.what
+
+
+def test_a_rerun_that_asks_nobody_keeps_what_is_known_of_the_peer(clinic):
+    clinic.run()
+    before = manifest_of(clinic)["peer"]
+    assert before["implementation_version_name"] == "SCRIPTED"
+    clinic.run()
+    assert clinic.archive.asked() == ["SERIES"]
+    assert manifest_of(clinic)["peer"] == before
+
+
+def test_what_an_earlier_version_of_the_peer_accepted_is_forgotten_when_it_is_asked_again(clinic):
+    old = {"implementation_version_name": "OLD", "accepted_contexts": [["1.2.3", "1.2.840.10008.1.2"]]}
+    Manifest(id="r-1", peer=old, outcome=Outcome.EMPTY).write(Destination(clinic.root))
+    clinic.run()
+    peer = manifest_of(clinic)["peer"]
+    assert peer["implementation_version_name"] == "SCRIPTED"
+    assert peer["accepted_contexts"]
+    assert old["accepted_contexts"][0] not in peer["accepted_contexts"]
+
+
+def test_what_is_raised_is_not_logged_too(clinic, caplog):
+    clinic.archive.move_status = 0xA702
+    with caplog.at_level(logging.WARNING), pytest.raises(OutOfResourcesError) as caught:
+        clinic.run()
+    assert str(caught.value) not in [record.getMessage() for record in caplog.records]
+
+
+def test_what_is_got_over_is_logged_once(clinic, caplog):
+    clinic.archive.abort_after = 2
+    with caplog.at_level(logging.WARNING):
+        result = clinic.run()
+    assert result.outcome is Outcome.COMPLETE
+    assert [record.getMessage() for record in caplog.records].count(str(result.error)) == 1
+
+
+def test_what_ends_a_retrieval_that_brought_something_is_logged_once(clinic, caplog):
+    def die():
+        clinic.archive.abort_after = 2
+        clinic.archive.on_move = lambda: None
+        clinic.archive.stop_listening()
+
+    clinic.archive.on_move = die
+    with caplog.at_level(logging.WARNING):
+        result = clinic.run()
+    assert result.outcome is Outcome.PARTIAL
+    assert [record.getMessage() for record in caplog.records].count(str(result.error)) == 1
 
 
 def test_auto_gets_where_get_is_accepted_and_opens_no_port(getting):

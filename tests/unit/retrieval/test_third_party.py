@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from dataclasses import replace
+
 import pytest
 from support.archive import Archive, rt_image
 from support.ports import free_port
 
-from airflow_provider_varian.errors import ConfigurationError, PeerFailureError, UnknownMoveDestinationError
+from airflow_provider_varian.errors import (
+    ConfigurationError,
+    PeerFailureError,
+    PeerTimeoutError,
+    UnknownMoveDestinationError,
+)
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.retrieval.outcome import Outcome
@@ -36,8 +45,45 @@ def test_what_the_peer_reports_is_reported(archives):
 
 def test_an_unknown_destination_is_an_error(archives):
     source, _ = archives
-    with pytest.raises(UnknownMoveDestinationError):
+    hint = "Enter NOBODY with its own address and port under Trusted Application Entities"
+    with pytest.raises(UnknownMoveDestinationError, match=hint):
         move_to_third_party(source.peer(), SERIES, destination="NOBODY", profile=PROFILE)
+
+
+def test_a_peer_that_is_silent_while_it_sends_is_waited_for(archives):
+    source, _ = archives
+    source.pending = False
+    source.on_move = lambda: time.sleep(1.5)
+    peer = source.peer(dimse_timeout=0.3, network_timeout=0.3)
+    result = move_to_third_party(peer, SERIES, destination="RESEARCH", profile=PROFILE)
+    assert (result.outcome, result.completed) == (Outcome.REPORTED, 3)
+
+
+def test_the_deadline_ends_the_wait_for_a_silent_peer(archives):
+    source, _ = archives
+    judged = threading.Event()
+    source.on_move = lambda: judged.wait(30)
+    try:
+        with pytest.raises(PeerTimeoutError, match="not finished within 1 s"):
+            move_to_third_party(
+                source.peer(retrieve_deadline=1.0, dimse_timeout=0.3), SERIES, destination="RESEARCH", profile=PROFILE
+            )
+    finally:
+        judged.set()
+
+
+def test_nothing_to_send_is_empty_and_asks_nobody(archives):
+    source, _ = archives
+    request = RetrievalRequest(level=Level.SERIES, expected=())
+    result = move_to_third_party(source.peer(), request, destination="RESEARCH", profile=PROFILE)
+    assert (result.outcome, result.completed, source.requests) == (Outcome.EMPTY, 0, [])
+
+
+def test_what_to_know_of_the_selection_is_logged(archives, caplog):
+    source, _ = archives
+    request = replace(SERIES, warnings=("500 answers are a round number",))
+    move_to_third_party(source.peer(), request, destination="RESEARCH", profile=PROFILE)
+    assert "500 answers are a round number" in caplog.text
 
 
 def test_a_failure_with_nothing_sent_is_an_error(archives):

@@ -32,11 +32,13 @@ def test_the_fixed_facts_hold(clinic):
         ("TrueBeam1", "QA_TB_WL", "QA_2025", "PF_6MV", 1),
         ("Halcyon2", "$QA Halcyon2_2026", "QA", "DailyQA_PF_6FFF", 1),
         ("Halcyon2", "$QA Halcyon2_2026", "QA", "OPEN_6FFF", 1),
+        ("Halcyon2", "$QA Halcyon2_2026", "QA", "PDOSE_6FFF", 1),
     }
 
 
 def test_each_day_has_its_images_between_half_past_six_and_a_quarter_past_seven(clinic, plans):
-    counts = {"WL_10MV": (8, 2), "PF_6MV": (1, 0), "OPEN_6MV": (1, 0), "DailyQA_PF_6FFF": (1, 0), "OPEN_6FFF": (1, 0)}
+    counts = dict.fromkeys(("PF_6MV", "OPEN_6MV", "DailyQA_PF_6FFF", "OPEN_6FFF", "PDOSE_6FFF"), (1, 0))
+    counts["WL_10MV"] = (8, 2)
     for (course, label), plan in plans.items():
         if course != "QA":
             continue
@@ -63,6 +65,14 @@ def test_megavoltage_and_kilovoltage_images_of_a_session_share_one_series(clinic
     rows = found(clinic, "IMAGE", SeriesInstanceUID=plans["QA", "WL_10MV"].image_series_uid(UNTIL))
     units = [row[-1].values()["PrimaryDosimeterUnit"] for row in rows]
     assert units == ["MU"] * 8 + ["MINUTE"] * 2
+
+
+def test_one_plan_has_acquired_portal_dose_and_the_others_portal_images(clinic, plans):
+    for (_, label), plan in plans.items():
+        for day in plan.days:
+            rows = found(clinic, "IMAGE", SeriesInstanceUID=plan.image_series_uid(day))
+            kinds = {tuple(row[-1].values()["ImageType"][3:]) for row in rows}
+            assert kinds == {("ACQUIRED_DOSE",) if label == "PDOSE_6FFF" else ()}
 
 
 def test_a_label_stands_in_two_courses_of_one_patient(clinic):
@@ -115,7 +125,7 @@ def test_a_search_renders_no_pixels(clinic, monkeypatch):
 
     monkeypatch.setattr(rt_image, "pixel_data", refuse)
     rows = found(clinic, "IMAGE", Modality="RTIMAGE", AcquisitionDate="20261119-20261120", PrimaryDosimeterUnit="MU")
-    assert len(rows) == 2 * (8 + 1 + 1 + 1 + 1)
+    assert len(rows) == 2 * (8 + 1 + 1 + 1 + 1 + 1)
     with pytest.raises(AssertionError, match="rendered"):
         rows[0][-1].fetch()
 

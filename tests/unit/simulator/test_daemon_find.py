@@ -45,7 +45,7 @@ def test_queries_are_relational_without_being_asked(client, plans):
 
 def test_a_day_of_the_whole_clinic_is_listed_without_any_patient(client):
     rows = client.find("IMAGE", SOPClassUID=uids.RT_IMAGE, AcquisitionDate=f"{TODAY}-{TODAY}", PatientID="")
-    assert len(rows) == 14
+    assert len(rows) == 15
     assert {row.PatientID for row in rows} == {"QA_TB_WL", "$QA Halcyon2_2026"}
 
 
@@ -117,6 +117,7 @@ def test_a_plan_label_key_over_twelve_characters_never_matches(client, habit):
     assert {row.RTPlanLabel for row in client.find("IMAGE", RTPlanLabel="", **patient)} == {
         "DailyQA_PF_6FFF",
         "OPEN_6FFF",
+        "PDOSE_6FFF",
     }
     assert len(client.find("IMAGE", RTPlanLabel="OPEN_6FFF", **patient)) == 1
     habit(plan_label_key_length=0)

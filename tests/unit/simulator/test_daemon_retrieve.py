@@ -83,10 +83,10 @@ def test_the_daemon_may_call_under_another_title(client, receiver, habit, plan):
 @pytest.mark.parametrize(
     ("level", "keys", "count"),
     [
-        ("PATIENT", {"PatientID": "$QA Halcyon2_2026"}, 8),
-        ("STUDY", {"PatientID": "$QA Halcyon2_2026"}, 8),
-        ("SERIES", {"PatientID": "$QA Halcyon2_2026"}, 8),
-        ("IMAGE", {"PatientID": "$QA Halcyon2_2026"}, 8),
+        ("PATIENT", {"PatientID": "$QA Halcyon2_2026"}, 12),
+        ("STUDY", {"PatientID": "$QA Halcyon2_2026"}, 12),
+        ("SERIES", {"PatientID": "$QA Halcyon2_2026"}, 12),
+        ("IMAGE", {"PatientID": "$QA Halcyon2_2026"}, 12),
     ],
 )
 def test_every_level_takes_a_patient(client, receiver, level, keys, count):
