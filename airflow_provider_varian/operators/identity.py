@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
 
-def retrieval_id(context: Context) -> str:
+def retrieval_id(context: Context, part: str = "") -> str:
     """Return the UUID of the task instance's work, the same for each of its tries.
 
     :param context: Airflow's context.
+    :param part: names one of several retrievals of a task, each with a manifest and claims of its own.
     """
     from airflow_provider_varian.retrieval.identity import retrieval_id_of_task
 
     instance = context["ti"]
-    return retrieval_id_of_task(
+    whole = retrieval_id_of_task(
         dag_id=instance.dag_id,
         run_id=instance.run_id,
         task_id=instance.task_id,
         map_index=-1 if instance.map_index is None else instance.map_index,
     )
+    return str(uuid.uuid5(uuid.UUID(whole), part)) if part else whole

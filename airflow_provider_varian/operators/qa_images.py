@@ -170,7 +170,7 @@ def qa_images_of(
     selection = Selection(
         plan_uid=plan.sop_instance_uid, window=run.window, zone=zone, images=machine.images, kv=machine.kv
     )
-    images, here = retriever.images(found, layout, selection, on_change)
+    images, here = retriever.images(found, layout, selection, on_change, beams_count=machine.expected.each_beam_once)
     beams = retriever.beams(plan) if machine.expected.each_beam_once else None
     days = []
     for day in run.days:
@@ -210,9 +210,11 @@ class _Retriever:
         self._cancellation = cancellation
 
     def images(
-        self, found: list[QAImage], layout: str, selection: Selection, on_change: OnChange
+        self, found: list[QAImage], layout: str, selection: Selection, on_change: OnChange, *, beams_count: bool
     ) -> tuple[list[QAImage], _Here]:
         """Retrieve what was found; return the images that are wanted, and what of them is here.
+
+        With ``beams_count`` the object tells its beam where the peer did not.
 
         Nothing found is a retrieval too: its manifest says so, to those who look for one.
         """
@@ -231,7 +233,7 @@ class _Retriever:
         )
         result = self._retrieve(expected, self._root, layout, on_change=on_change)
         entries = result.manifest.ledger.entries
-        wanted = list(self._decided(found, entries, selection))
+        wanted = list(self._decided(found, entries, selection, beams_count))
         uids = {image.sop_instance_uid for image in wanted}
         here = _Here(
             verified={
@@ -265,7 +267,10 @@ class _Retriever:
             },
         )
         root = below(self._root, ".dicom", "plans")
-        result = self._retrieve((expected,), root, PLAN_LAYOUT)
+        # An ID of its own, and another one once the plan was changed: what a killed try left of one retrieval is
+        # not taken for the other's, and an old version of the plan not for the new one.
+        part = f"plan {plan.sop_instance_uid} {plan.plan_date} {plan.plan_time}"
+        result = self._retrieve((expected,), root, PLAN_LAYOUT, part=part)
         entry = result.manifest.ledger.entries[plan.sop_instance_uid]
         if not entry.is_here:
             raise IncompleteRetrievalError(
@@ -282,13 +287,14 @@ class _Retriever:
         root: ObjectStoragePath,
         layout: str,
         on_change: OnChange | None = None,
+        part: str = "",
     ) -> RetrievalResult:
         from airflow_provider_varian.query.level import Level
         from airflow_provider_varian.retrieval.request import RetrievalRequest
 
         return self._hook.retrieve(
             RetrievalRequest(level=Level.IMAGE, expected=expected),
-            retrieval_id=retrieval_id(self._context),
+            retrieval_id=retrieval_id(self._context, part),
             destination=root,
             layout=layout,
             port_wait_seconds=self._port_wait_seconds,
@@ -296,11 +302,14 @@ class _Retriever:
             cancellation=self._cancellation,
         )
 
-    def _decided(self, found: list[QAImage], entries: dict[str, Entry], selection: Selection) -> Iterable[QAImage]:
+    def _decided(
+        self, found: list[QAImage], entries: dict[str, Entry], selection: Selection, beams_count: bool
+    ) -> Iterable[QAImage]:
         """Yield the wanted images; what the answer left open is decided by the object, once it is here."""
         for image in found:
             entry = entries[image.sop_instance_uid]
-            if not image.undecided or not entry.is_here:
+            is_open = image.undecided or (beams_count and image.beam_number is None)
+            if not is_open or not entry.is_here:
                 yield image
                 continue
             decided = selection.of_object(_head(self._root, entry))

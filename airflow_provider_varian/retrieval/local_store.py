@@ -126,12 +126,13 @@ class LocalStore:
         try:
             yield
         except OSError as error:
-            # The relative path is not told: a layout may have put a PatientID into it.
+            # The relative path is not told, not even as a cause that a traceback shows: a layout may have put a
+            # PatientID into it.
             raise DestinationWriteError(
                 f"the destination {self._root} cannot be used: {error.strerror or type(error).__name__}",
                 step="publish",
                 hint="Check that the destination exists, has space, and may be written by this process",
-            ) from error
+            ) from None
 
 
 def make_folder(folder: Path) -> None:

@@ -128,10 +128,11 @@ class RemoteStore:
             yield
         except DicomError:
             raise
-        except Exception as error:  # each store raises what its client library raises
-            # Neither path nor the client's own words are told: a layout may have put a PatientID into the path.
+        except Exception as error:  # noqa: BLE001 - each store raises what its client library raises
+            # Neither path nor the client's own words are told, not even as a cause that a traceback shows: a layout
+            # may have put a PatientID into the path.
             raise DestinationWriteError(
                 f"the destination {self._uri} cannot be used: {type(error).__name__}",
                 step="publish",
                 hint="Check that the store exists and that its connection may write to it",
-            ) from error
+            ) from None

@@ -266,6 +266,20 @@ def test_images_whose_energy_the_answer_leaves_open_are_decided_by_the_object(
     assert [day["images"] for day in _summary(at)["days"]] == [8, 8]  # and do not count
 
 
+def test_a_beam_that_the_answer_does_not_name_is_told_by_the_object(aria, morning, daemon, monkeypatch):
+    _answer_empty(monkeypatch, "ReferencedBeamNumber")
+    at = morning()
+    _operator(aria, {"expected": {"working_days": EVERY_DAY, "each_beam_once": True}}).execute(at)
+    assert [day["missing_beams"] for day in _summary(at)["days"]] == [[], []]
+
+
+def test_the_plan_has_a_retrieval_of_its_own(aria, morning, storage):
+    at = morning()
+    _operator(aria, {"expected": {"working_days": EVERY_DAY, "each_beam_once": True}}).execute(at)
+    ids = {path.stem for path in storage.rglob("*.json") if path.parent.name == ".dicom"}
+    assert len(ids) == 2
+
+
 def _answer_empty(monkeypatch, keyword):
     """Let the daemon answer a key empty, as some do."""
     from airflow_provider_varian.simulator import find_service

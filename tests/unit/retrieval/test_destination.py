@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import time
+import traceback
 import uuid
 from pathlib import Path, PurePosixPath
 
@@ -234,3 +235,11 @@ def test_what_somebody_else_linked_is_made_durable_before_a_copy_is_let_go(tmp_p
     monkeypatch.setattr(local_store, "sync_folder", synced.append)
     assert not destination.publish(source, REL, sha256=sha256)
     assert synced == [(tmp_path / REL).parent]
+
+
+def test_a_path_with_an_identifier_does_not_reach_a_traceback(tmp_path, source, sha256):
+    name = "".join(("SMITH", "4711"))  # a traceback shows the lines of this test too
+    (tmp_path / name).write_text("a file where a folder should be")
+    with pytest.raises(DestinationWriteError) as caught:
+        Destination(tmp_path).publish(source, PurePosixPath(name, "1.dcm"), sha256=sha256)
+    assert name not in "".join(traceback.format_exception(caught.value))
