@@ -1,7 +1,8 @@
 """Where verified objects are published: a local folder, or any store that universal-pathlib knows.
 
 Each object is written once, whole, and under its final name only: locally by a durable temporary file
-and a hard link, elsewhere by one write to the final key. What was written is read back and compared.
+and a hard link, elsewhere by an upload that is seen when it is whole, or else written aside and moved
+(:mod:`.remote_writers`). What was written is read back and compared.
 What is at its final path is therefore whole, and *held* (semantics 3).
 """
 
@@ -42,6 +43,9 @@ class Store(Protocol):
 
     def publish(self, source: Path, relative: PurePosixPath, sha256: str) -> bool:
         """Write a file once, whole, and say whether it is new; False when something is there already."""
+
+    def names_beside(self, relative: PurePosixPath, prefix: str) -> list[PurePosixPath]:
+        """Return the files in the folder of a path whose names start with ``prefix``, sorted."""
 
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy what is there into a local file."""
@@ -91,6 +95,16 @@ class Destination:
         :raises DestinationWriteError: when it cannot be written, or reads back differently.
         """
         return self._store.publish(source, _checked(relative), sha256)
+
+    def names_beside(self, path: PurePosixPath, prefix: str) -> list[PurePosixPath]:
+        """Return the files that lie in the same folder as ``path``, in it itself and not below.
+
+        :param path: a path below the root, there or not.
+        :param prefix: what their names start with; empty for all.
+        :return: their paths below the root, sorted; empty when the folder does not exist.
+        :raises DestinationWriteError: when the folder cannot be listed.
+        """
+        return self._store.names_beside(_checked(path), prefix)
 
     @contextlib.contextmanager
     def local_copy(self, relative: PurePosixPath) -> Iterator[Path]:

@@ -78,6 +78,16 @@ class LocalStore:
             sync_folder(final.parent)
             return linked
 
+    def names_beside(self, relative: PurePosixPath, prefix: str) -> list[PurePosixPath]:
+        """List the files of one folder; see :class:`.destination.Store`."""
+        with self._using():
+            try:
+                with os.scandir(self.path(relative.parent)) as found:
+                    names = [entry.name for entry in found if entry.name.startswith(prefix) and entry.is_file()]
+            except FileNotFoundError:
+                return []
+            return sorted(relative.with_name(name) for name in names)
+
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy a file."""
         with self._using():

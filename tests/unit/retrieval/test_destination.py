@@ -90,6 +90,36 @@ def test_what_reads_back_differently_is_an_error_and_leaves_nothing(destination,
     assert destination.size(REL) is None
 
 
+def test_the_files_beside_a_path_are_listed(destination, source, sha256):
+    folder = REL.parent
+    assert destination.names_beside(REL, "") == []
+    for name in ("b.dcm", "a.dcm", "a", "below/a.dcm", "../a.dcm"):
+        destination.publish(source, PurePosixPath(os.path.normpath(folder / name)), sha256=sha256)
+    assert destination.names_beside(REL, "a") == [folder / "a", folder / "a.dcm"]
+    assert destination.names_beside(folder / "a", "") == [folder / "a", folder / "a.dcm", folder / "b.dcm"]
+    assert destination.names_beside(REL, "RTIMAGE") == []
+
+
+def test_the_files_beside_a_path_in_the_root_are_listed(destination, source, sha256):
+    destination.publish(source, PurePosixPath("a.dcm"), sha256=sha256)
+    assert destination.names_beside(PurePosixPath("x"), "") == [PurePosixPath("a.dcm")]
+
+
+def test_a_folder_that_cannot_be_listed_is_a_typed_error(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DestinationWriteError, match="cannot be used"):
+        Destination(tmp_path).names_beside(PurePosixPath("file/x"), "")
+    remote = Destination("memory://x")
+
+    def fail(*_, **__):
+        raise RuntimeError("token of QA_SECRET expired")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "ls", fail)
+    with pytest.raises(DestinationWriteError, match="RuntimeError") as caught:
+        remote.names_beside(REL, "")
+    assert "QA_SECRET" not in str(caught.value)
+
+
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "a\0b"])
 def test_a_path_out_of_the_root_is_refused(destination, source, sha256, path):
     with pytest.raises(ConfigurationError):
