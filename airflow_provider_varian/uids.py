@@ -63,6 +63,9 @@ VARIAN_HALCYON_RT_PLAN: Final = "1.2.246.352.70.1.70"
 VARIAN_MOTION_MANAGEMENT: Final = "1.2.246.352.70.1.40"
 VARIAN_LONG_TERM_ARCHIVE_RECORD: Final = "1.2.246.352.70.1.10"
 
+#: Storage classes whose objects may change under the same SOP Instance UID: approval, contours (semantics 9).
+CHANGING_STORAGE: Final = frozenset({RT_PLAN, RT_ION_PLAN, RT_STRUCTURE_SET, RT_DOSE, VARIAN_HALCYON_RT_PLAN})
+
 #: Storage classes of a radiotherapy department, offered first when 128 contexts must do.
 RADIOTHERAPY_STORAGE: Final = (
     RT_IMAGE,

@@ -110,6 +110,7 @@ def judge(
     *,
     plan_beams: Collection[int] | None = None,
     received: Collection[str] | None = None,
+    owed: int = 0,
 ) -> Judgement:
     """Judge what was found, and received, of one day.
 
@@ -119,6 +120,8 @@ def judge(
     :param expected: what should exist.
     :param plan_beams: beam numbers of the plan, needed for ``each_beam_once``.
     :param received: UIDs of the images that are held; None when nothing was to be received yet.
+    :param owed: images that an earlier try found and that did not come, although no list names them any more. Their
+        day is not known, so they are to count for the day that sets the state.
     :raises ConfigurationError: when ``each_beam_once`` is to be judged without the plan's beams.
     """
     found = {image.sop_instance_uid: image for image in images}
@@ -126,11 +129,11 @@ def judge(
     due = expected.expects(day)
     missing, doubled = _beams(list(found.values()), expected, plan_beams) if due else ((), ())
     wanted = _wanted(expected, plan_beams) if due else 0
-    state = _state(len(found), held, due=due, short=bool(missing) or len(found) < wanted)
+    state = _state(len(found), held, owed, due=due, short=bool(missing) or len(found) < wanted)
     return Judgement(
         state=state,
         message=f"{machine}, {day.isoformat()}: "
-        + _words(state, len(found), held, wanted, due=due, missing=missing, doubled=doubled),
+        + _words(state, len(found), held, wanted, owed, due=due, missing=missing, doubled=doubled),
         day=day,
         found=len(found),
         received=held,
@@ -159,11 +162,11 @@ def _beams(
     return tuple(beam for beam in beams if not counts[beam]), tuple(beam for beam in beams if counts[beam] > 1)
 
 
-def _state(found: int, held: int, *, due: bool, short: bool) -> DayState:
+def _state(found: int, held: int, owed: int, *, due: bool, short: bool) -> DayState:
+    if held < found or owed:
+        return DayState.PARTIAL
     if not found:
         return DayState.EMPTY if due else DayState.NOT_EXPECTED
-    if held < found:
-        return DayState.PARTIAL
     return DayState.SHORT if short else DayState.COMPLETE
 
 
@@ -172,6 +175,7 @@ def _words(
     found: int,
     held: int,
     wanted: int,
+    owed: int,
     *,
     due: bool,
     missing: tuple[int, ...],
@@ -182,8 +186,10 @@ def _words(
     if state is DayState.EMPTY:
         return f"no image found, at least {wanted} expected"
     parts = [f"{found} found" + (f", at least {wanted} expected" if due else ", none expected on this day")]
-    if state is DayState.PARTIAL:
+    if held < found:
         parts.append(f"only {held} of them received")
+    if owed:
+        parts.append(f"{owed} that an earlier try found did not come")
     if missing:
         parts.append("no image of beam " + ", ".join(map(str, missing)))
     if doubled:

@@ -15,7 +15,7 @@ from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.machines import read_machine
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
 from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, without_days
-from airflow_provider_varian.operators.retrieve import OnPartial, check_choice
+from airflow_provider_varian.operators.retrieve import OnPartial, check_choice, is_lasting
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -153,4 +153,13 @@ class AriaQAImagesOperator(DicomOperator):
         if own.state == "empty":
             raise EmptyResultError(own.message, step="machine QA", hint="Was the QA done, and on this plan?")
         if own.state in ("partial", "short") and self.on_partial == "fail":
+            error = result.error
+            if own.state == "partial" and error is not None and is_lasting(error):
+                raise type(error)(
+                    f"{own.message}; {error.what}",
+                    peer=error.peer,
+                    step="machine QA",
+                    status=error.status,
+                    hint=error.hint or f"See {result.manifest_uri}",
+                )
             raise IncompleteRetrievalError(own.message, step="machine QA", hint=f"See {result.manifest_uri}")

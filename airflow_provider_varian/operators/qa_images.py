@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_varian.errors import IncompleteRetrievalError
+from airflow_provider_varian.errors import DicomError, IncompleteRetrievalError
 from airflow_provider_varian.hooks.settings import below
 from airflow_provider_varian.operators.identity import retrieval_id
 from airflow_provider_varian.operators.run_window import run_window_of
@@ -82,6 +82,7 @@ class QAResult:
     :param counts: the ledger's numbers by word.
     :param warnings: what else to know, without identifiers: e.g. that the peer may have cropped its answer, or that
         its list did not stand still.
+    :param error: what went wrong on the way of the images, if anything did.
     """
 
     run_day: date
@@ -89,6 +90,7 @@ class QAResult:
     manifest_uri: str
     counts: dict[str, int]
     warnings: tuple[str, ...] = ()
+    error: DicomError | None = None
 
     @property
     def own(self) -> QADay:
@@ -116,6 +118,8 @@ class _Here:
     manifest_uri: str
     counts: dict[str, int]
     warnings: list[str]
+    error: DicomError | None
+    owed: int
 
 
 def qa_images_of(
@@ -175,7 +179,15 @@ def qa_images_of(
     days = []
     for day in run.days:
         of_day = [image for image in images if image.day == day]
-        judgement = judge(machine.name, day, of_day, machine.expected, plan_beams=beams, received=set(here.verified))
+        judgement = judge(
+            machine.name,
+            day,
+            of_day,
+            machine.expected,
+            plan_beams=beams,
+            received=set(here.verified),
+            owed=here.owed if day == run.run_day else 0,
+        )
         size = sum(here.verified.get(image.sop_instance_uid, 0) for image in of_day)
         days.append(QADay(judgement=judgement, expected=machine.expected.expects(day), size=size))
     return QAResult(
@@ -184,6 +196,7 @@ def qa_images_of(
         manifest_uri=here.manifest_uri,
         counts=here.counts,
         warnings=tuple(dict.fromkeys((*about_plans, *about_images, *here.warnings, *_undated(images)))),
+        error=here.error,
     )
 
 
@@ -218,6 +231,7 @@ class _Retriever:
 
         Nothing found is a retrieval too: its manifest says so, to those who look for one.
         """
+        from airflow_provider_varian.aria.qa_images import unique_images
         from airflow_provider_varian.retrieval.outcome import State
         from airflow_provider_varian.retrieval.request import Expected
 
@@ -233,7 +247,9 @@ class _Retriever:
         )
         result = self._retrieve(expected, self._root, layout, on_change=on_change)
         entries = result.manifest.ledger.entries
-        wanted = list(self._decided(found, entries, selection, beams_count))
+        named = {image.sop_instance_uid for image in found}
+        kept = [entry for uid, entry in entries.items() if uid not in named]
+        wanted = unique_images((*self._decided(found, entries, selection, beams_count), *self._kept(kept, selection)))
         uids = {image.sop_instance_uid for image in wanted}
         here = _Here(
             verified={
@@ -242,6 +258,8 @@ class _Retriever:
             manifest_uri=str(below(self._root, str(result.manifest.path))),
             counts=result.counts,
             warnings=list(result.manifest.warnings),
+            error=result.error,
+            owed=sum(not entry.is_here for entry in kept),
         )
         if result.error is not None:
             here.warnings.append(str(result.error))
@@ -318,6 +336,12 @@ class _Retriever:
                     "%s is not wanted, as the object itself says; it stays at %s", entry.sop_instance_uid, entry.path
                 )
             else:
+                yield decided
+
+    def _kept(self, kept: Iterable[Entry], selection: Selection) -> Iterable[QAImage]:
+        """Yield what an earlier try found, the list does not name any more, and is here: the object says its day."""
+        for entry in kept:
+            if entry.is_here and (decided := selection.of_object(_head(self._root, entry))) is not None:
                 yield decided
 
 

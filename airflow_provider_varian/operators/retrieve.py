@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
-from airflow_provider_varian.errors import ConfigurationError, EmptyResultError, IncompleteRetrievalError
+from airflow_provider_varian.errors import ConfigurationError, DicomError, EmptyResultError, IncompleteRetrievalError
 from airflow_provider_varian.hooks.settings import below, destination_path, storage_root
 from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.identity import retrieval_id
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NOTHING_FOUND: Final = "nothing was found"
+
+#: Statuses about one request: keys that the peer does not take, and an end before the end (PS3.4 C.4.2.1.5).
+_ABOUT_ONE_REQUEST: Final = (0xA900, 0xFE00)
+_NAMED_AT_MOST: Final = 5
 
 OnPartial = Literal["fail", "accept"]
 OnEmpty = Literal["skip", "fail", "accept"]
@@ -44,7 +48,8 @@ class DicomRetrieveOperator(DicomOperator):
         ``{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}.{SOPInstanceUID}.dcm``, which is the default.
     :param minimum: how many instances must exist at least; fewer, or none at all, make the outcome ``short``.
     :param limit: take so many instances at most; when there are more the outcome is ``limited``.
-    :param on_partial: ``fail`` (and retry) or ``accept`` the outcomes ``partial`` and ``short``.
+    :param on_partial: ``fail`` (and retry, unless what went wrong would meet a retry too) or ``accept`` the outcomes
+        ``partial`` and ``short``.
     :param on_empty: ``skip``, ``fail`` (and retry) or ``accept`` when nothing is found and no ``minimum`` is set.
     :param port_wait_seconds: how long to wait for a receiver port that another task uses.
     :param verify: ``path``: what is at its final path is held; ``hash``: and has the manifest's SHA-256.
@@ -115,15 +120,21 @@ class DicomRetrieveOperator(DicomOperator):
             "manifest": str(below(root, str(result.manifest.path))),
             "counts": result.counts,
         }
-        return self._decide(str(result.outcome), f"{result.manifest.message}; see {told['manifest']}", told)
+        message = f"{result.manifest.message}; see {told['manifest']}"
+        return self._decide(str(result.outcome), message, told, result.error)
 
-    def _decide(self, outcome: str, message: str, told: dict[str, Any]) -> dict[str, Any]:
+    def _decide(
+        self, outcome: str, message: str, told: dict[str, Any], error: DicomError | None = None
+    ) -> dict[str, Any]:
         """Return what the task returns, or raise what its outcome asks for."""
         if outcome == "empty" and self.on_empty != "accept":
             if self.on_empty == "skip":
                 raise AirflowSkipException(message)
             raise EmptyResultError(message, peer=self.hook.peer.name, step="retrieve")
         if outcome in ("partial", "short") and self.on_partial == "fail":
+            if outcome == "partial" and error is not None and is_lasting(error):
+                # The message of the manifest holds the error's words, hint included.
+                raise type(error)(f"partial: {message}", peer=error.peer, step="retrieve", status=error.status)
             raise IncompleteRetrievalError(f"{outcome}: {message}", peer=self.hook.peer.name, step="retrieve")
         if outcome == "complete":
             log.info("complete: %s", message)
@@ -163,8 +174,26 @@ class DicomMoveOperator(DicomRetrieveOperator):
         outcome = "short" if report.outcome == "empty" and self.minimum else str(report.outcome)
         told = {"outcome": outcome, "manifest": None, "counts": counts}
         known = ", ".join(f"{count} {word}" for word, count in counts.items() if count is not None) or "no counts"
+        if report.failed_sop_instance_uids:
+            known += f"; named as failed: {_some(report.failed_sop_instance_uids)}"
         message = f"sent to {self.move_destination}, as the peer says: {known}" if report.requests else NOTHING_FOUND
         return self._decide(outcome, message, told)
+
+
+def is_lasting(error: DicomError) -> bool:
+    """Say whether what went wrong on the way of a retrieval would meet a retry too.
+
+    A permanent error does, unless the peer said it of one request alone: the retry asks for the missing only, and
+    more narrowly.
+
+    :param error: what went wrong last.
+    """
+    return not error.transient and error.status not in _ABOUT_ONE_REQUEST
+
+
+def _some(uids: Sequence[str]) -> str:
+    more = len(uids) - _NAMED_AT_MOST
+    return ", ".join(uids[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

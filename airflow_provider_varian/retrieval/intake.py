@@ -12,10 +12,13 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
+from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.head import DataSetError, Head
 from airflow_provider_varian.receiver.spool import Spool, SpooledObject
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
+from airflow_provider_varian.retrieval.claims import Claims
+from airflow_provider_varian.retrieval.conflicts import ConflictFiles, conflict_path
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
@@ -35,6 +38,8 @@ _MODALITY_OF: Final = MappingProxyType(
 class Intake:
     """Takes received objects into the ledger and the destination.
 
+    A cancellation ends it between two objects: what is claimed by then stays claimed, and is taken by the retry.
+
     :param spool: where they arrive.
     :param retrieval_id: who claims them.
     :param ledger: the account.
@@ -42,6 +47,8 @@ class Intake:
     :param layout: under which paths.
     :param profile: which attributes the peer rewrites at each export.
     :param known: what the peer said of an instance, by SOP Instance UID and keyword.
+    :param earlier: the account of an earlier try of the same retrieval; ``None`` when this is the first.
+    :param cancellation: stops it from outside.
     """
 
     def __init__(
@@ -54,41 +61,47 @@ class Intake:
         layout: Layout,
         profile: Profile,
         known: Mapping[str, Mapping[str, Any]],
+        earlier: Ledger | None,
+        cancellation: Cancellation,
     ) -> None:
         self._spool = spool
-        self._id = retrieval_id
         self._ledger = ledger
         self._destination = destination
         self._layout = layout
         self._profile = profile
         self._known = known
-        self._arrived: queue.SimpleQueue[tuple[str, Head]] = queue.SimpleQueue()
+        self._earlier = earlier or Ledger()
+        self._cancellation = cancellation
+        self._conflicts = ConflictFiles(destination)
+        self._arrived: queue.SimpleQueue[tuple[SpooledObject, Head]] = queue.SimpleQueue()
         self.sink = SpoolSink(spool, on_received=self._note)
+        self._claims = Claims(spool, retrieval_id=retrieval_id, owner=self.sink.owner, earlier=earlier)
         #: Series and studies that were asked for as a whole: what else comes of them is taken too.
         self.whole: set[str] = set()
 
     def _note(self, item: SpooledObject, head: Head) -> None:
-        self._arrived.put((item.sop_instance_uid, head))
+        self._arrived.put((item, head))
 
     def close(self) -> None:
         """End: what is not claimed is anybody's."""
         self.sink.close()
-        self._spool.close_claim(self._id)
+        self._claims.close()
 
-    def mark_held(self, previous: Mapping[str, Entry], verify: Verify) -> None:
+    def mark_held(self, verify: Verify) -> None:
         """Enter into the ledger what is at its final path already (semantics 3).
 
-        :param previous: the ledger of an earlier try, by SOP Instance UID.
         :param verify: ``hash`` compares with the SHA-256 of the earlier try as well.
+        :raises CancelledError: cancelled between two objects; likewise the two methods below.
         """
         for entry in self._ledger.entries.values():
-            earlier = previous.get(entry.sop_instance_uid)
+            self._cancellation.raise_if_cancelled()
+            earlier = self._earlier.entries.get(entry.sop_instance_uid)
             if earlier is not None:
                 entry.attempts = earlier.attempts
             for path in self._likely_paths(entry, earlier):
                 size = self._destination.size(path)
                 if size and self._is_as_it_was(path, size, earlier, verify):
-                    _hold(entry, path, size, earlier)
+                    self._hold(entry, path, size, earlier)
                     break
 
     def _likely_paths(self, entry: Entry, earlier: Entry | None) -> Iterable[PurePosixPath]:
@@ -111,13 +124,27 @@ class Intake:
         with self._destination.local_copy(path) as local:
             return sha256_of(local) == earlier.sha256
 
+    def _hold(self, entry: Entry, path: PurePosixPath, size: int, earlier: Entry | None) -> None:
+        entry.state = State.VERIFIED
+        entry.held = True
+        entry.path = str(path)
+        entry.bytes = size
+        if earlier is not None and earlier.path == str(path):
+            entry.sha256, entry.sha256_data_set = earlier.sha256, earlier.sha256_data_set
+            entry.transfer_syntax_uid = earlier.transfer_syntax_uid
+            # A conflict ends when a person has removed the other content.
+            others = [PurePosixPath(other) for other in earlier.conflicts]
+            if remaining := [other for other in others if self._destination.size(other) is not None]:
+                _enter_conflicts(entry, remaining)
+        self._look_beside(entry)
+
     def take_leftovers(self) -> int:
-        """Take what an earlier try claimed or left unclaimed; return how many objects that were."""
-        items = self._spool.claimed(self._id)
-        wanted = {entry.sop_instance_uid for entry in self._ledger.outstanding}
-        items += self._spool.claim(self._id, wanted, owner=self.sink.owner.name)
-        for item in items:
-            self._take(item)
+        """Take what an earlier try of this retrieval claimed, or left unclaimed; return how many objects that were.
+
+        Which those are: :class:`.claims.Claims`.
+        """
+        items = self._claims.leftovers({entry.sop_instance_uid for entry in self._ledger.outstanding})
+        self._take_each(items)
         return len(items)
 
     def take_arrived(self, *, all_of_it: bool) -> None:
@@ -126,19 +153,23 @@ class Intake:
         :param all_of_it: it can only be meant for us (C-GET); else what nobody asked for may be the
             straggler of another retrieval, and stays unclaimed in the spool.
         """
-        uids: set[str] = set()
+        items: list[SpooledObject] = []
         while True:
             try:
-                uid, head = self._arrived.get_nowait()
+                item, head = self._arrived.get_nowait()
             except queue.Empty:
                 break
-            if uid in self._ledger.entries or all_of_it or self._belongs(head):
-                uids.add(uid)
+            if item.sop_instance_uid in self._ledger.entries or all_of_it or self._belongs(head):
+                items.append(item)
             else:
-                self._leave(uid, head)
-        if uids:
-            for item in self._spool.claim(self._id, uids, owner=self.sink.owner.name):
-                self._take(item)
+                self._leave(item.sop_instance_uid, head)
+        # Claimed although the work may be cancelled: only what is claimed is the retry's for certain.
+        self._take_each(self._claims.arrived(items))
+
+    def _take_each(self, items: Iterable[SpooledObject]) -> None:
+        for item in items:
+            self._cancellation.raise_if_cancelled()
+            self._take(item)
 
     def _belongs(self, head: Head) -> bool:
         return head.series_instance_uid in self.whole or head.study_instance_uid in self.whole
@@ -172,7 +203,12 @@ class Intake:
         path = PurePosixPath(entry.path) if entry.is_here else self._layout.path(self._values(item, entry, inspection))
         if self._destination.publish(item.path, path, sha256=inspection.sha256_file):
             _enter(entry, path, inspection)
-            return
+        else:
+            self._compare(item, entry, inspection, path)
+        self._look_beside(entry)
+
+    def _compare(self, item: SpooledObject, entry: Entry, inspection: Inspection, path: PurePosixPath) -> None:
+        """Tell a duplicate of what is at a path from a conflict with it, which is kept beside it (semantics 8)."""
         with self._destination.local_copy(path) as local:
             held = _inspected(local)
             same = held is not None and self._is_same(item.path, inspection, local, held)
@@ -181,9 +217,16 @@ class Intake:
         elif held is not None and not entry.is_here:
             _enter(entry, path, held)
         if not same:
-            other = path.with_name(f"{path.stem}.conflict-{inspection.sha256_data_set[:12]}{path.suffix}")
+            other = conflict_path(path, inspection.sha256_data_set)
             self._destination.publish(item.path, other, sha256=inspection.sha256_file)
-            _enter_conflict(entry, path, other)
+            logger.warning("Object %s came with other content than what is held; both are kept", entry.sop_instance_uid)
+            entry.path = entry.path or str(path)
+            _enter_conflicts(entry, [other])
+
+    def _look_beside(self, entry: Entry) -> None:
+        """Make an object a conflict when another content lies beside it, whoever brought that."""
+        if others := self._conflicts.beside(PurePosixPath(entry.path)):
+            _enter_conflicts(entry, others)
 
     def _is_same(self, new: Path, inspection: Inspection, local: Path, held: Inspection) -> bool:
         """Say whether it is the same object as the one that is held (semantics 8)."""
@@ -228,18 +271,6 @@ def _values_of(entry: Entry, said: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _hold(entry: Entry, path: PurePosixPath, size: int, earlier: Entry | None) -> None:
-    entry.state = State.VERIFIED
-    entry.held = True
-    entry.path = str(path)
-    entry.bytes = size
-    if earlier is not None and earlier.path == str(path):
-        entry.state = earlier.state
-        entry.sha256, entry.sha256_data_set = earlier.sha256, earlier.sha256_data_set
-        entry.transfer_syntax_uid = earlier.transfer_syntax_uid
-        entry.conflicts, entry.reason = list(earlier.conflicts), earlier.reason
-
-
 def _enter(entry: Entry, path: PurePosixPath, inspection: Inspection) -> None:
     entry.state = State.VERIFIED
     entry.path = str(path)
@@ -253,13 +284,10 @@ def _enter(entry: Entry, path: PurePosixPath, inspection: Inspection) -> None:
     entry.reason = ""
 
 
-def _enter_conflict(entry: Entry, path: PurePosixPath, other: PurePosixPath) -> None:
-    logger.warning("Object %s came with other content than what is held; both are kept", entry.sop_instance_uid)
+def _enter_conflicts(entry: Entry, others: Iterable[PurePosixPath]) -> None:
     entry.state = State.CONFLICT
-    entry.path = entry.path or str(path)
     entry.reason = "same SOP Instance UID, other content"
-    if str(other) not in entry.conflicts:
-        entry.conflicts.append(str(other))
+    entry.conflicts += [str(other) for other in others if str(other) not in entry.conflicts]
 
 
 def _inspected(path: Path) -> Inspection | None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_varian.retrieval.outcome import State
+
+_NO_TEXT: Final = frozenset({"bytes", "attempts", "held", "duplicate", "found_by_pattern", "conflicts"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,10 +78,20 @@ class Entry:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Entry:
-        """Read what :meth:`to_json` made; names of a later version are left out."""
+        """Read what :meth:`to_json` made; names of a later version are left out.
+
+        :raises ValueError: when a value is not what it should be; likewise TypeError and AttributeError.
+        """
         known = {item.name for item in fields(cls)}
         entry = cls(**{key: value for key, value in values.items() if key in known})
         entry.state = State(entry.state)
+        texts = [value for key, value in asdict(entry).items() if key not in _NO_TEXT]
+        if not all(isinstance(value, str) for value in (*texts, *entry.conflicts)):
+            raise ValueError("an instance has a value that should be a text")
+        if not isinstance(entry.conflicts, list) or not all(
+            isinstance(value, int) for value in (entry.bytes or 0, entry.attempts, entry.held, entry.duplicate)
+        ):
+            raise ValueError("an instance has a value that should be a number or a list")
         return entry
 
 

@@ -7,7 +7,7 @@ given the same one several times in a row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import Final
@@ -17,7 +17,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.query.find import FindResult, find
+from airflow_provider_varian.query.find import FindResult, FindSession
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Query
@@ -52,11 +52,37 @@ def list_expected(
     :param cancellation: stops it from outside.
     :return: the instances, whether the request's limit was hit, and warnings.
     """
+    return list_instances(
+        peer, [request.keys], layout=layout, profile=profile, limit=request.limit, cancellation=cancellation
+    )
+
+
+def list_instances(
+    peer: Peer,
+    named: Sequence[Mapping[str, str | Sequence[str]]],
+    *,
+    layout: Layout,
+    profile: Profile,
+    limit: int | None = None,
+    cancellation: Cancellation | None = None,
+) -> Listed:
+    """Ask the peer for the instances below some entities.
+
+    :param peer: whom to ask.
+    :param named: unique keys, asked for one after the other: a query names one entity of each level above its own
+        where the hierarchy is walked (PS3.4 C.4.1.2.1).
+    :param layout: its keywords are asked for too, to tell paths before objects are here.
+    :param profile: how many equal answers make a list stable, and how far apart.
+    :param limit: list so many at most.
+    :param cancellation: stops it from outside.
+    :return: the instances, whether the limit was hit, and warnings.
+    """
     cancellation = cancellation or Cancellation()
-    query = _query(request, layout)
+    queries = [_query(keys, layout) for keys in named]
 
     def ask() -> FindResult:
-        return find(peer, query, profile=profile, limit=request.limit, cancellation=cancellation)
+        with FindSession(peer, profile=profile, cancellation=cancellation) as session:
+            return _joined(session, queries, limit)
 
     result = list_until_stable(ask, profile=profile, cancellation=cancellation)
     expected = {
@@ -114,9 +140,28 @@ def check_keywords(layout: Layout) -> None:
             )
 
 
-def _query(request: RetrievalRequest, layout: Layout) -> Query:
+def _joined(session: FindSession, queries: Sequence[Query], limit: int | None) -> FindResult:
+    """Ask several queries and return one answer to all of them."""
+    joined = session.find(queries[0], limit=limit)
+    for query in queries[1:]:
+        if joined.limited:
+            break
+        left = None if limit is None else limit - len(joined.answers)
+        # With nothing left to list one more is asked for: it tells whether the limit cut anything off.
+        result = session.find(query, limit=left if left is None else max(left, 1))
+        joined = replace(
+            joined,
+            answers=[*joined.answers, *result.answers[:left]],
+            warnings=[*joined.warnings, *result.warnings],
+            limited=result.limited or (left == 0 and bool(result.answers)),
+            found_by_pattern=joined.found_by_pattern or result.found_by_pattern,
+        )
+    return joined
+
+
+def _query(named: Mapping[str, str | Sequence[str]], layout: Layout) -> Query:
     keys: dict[str, str | list[str]] = dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords), "")
-    for keyword, value in request.keys.items():
+    for keyword, value in named.items():
         values = texts(value)
         keys[keyword] = list(values) if len(values) > 1 else values[0]
     return Query.build(Level.IMAGE, keys)

@@ -123,19 +123,24 @@ class Manifest:
         }
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Manifest:
+    def from_json(cls, values: Any) -> Manifest:
         """Read what :meth:`to_json` made.
 
         :raises ConfigurationError: when a later version of this package wrote it.
+        :raises ValueError: when it is nothing of the kind; likewise KeyError, TypeError and AttributeError.
         """
-        version = values.get("schema_version")
-        if version != SCHEMA_VERSION:
+        if not isinstance(values, Mapping):
+            raise ValueError("it is no JSON object")
+        version = values["schema_version"]
+        if isinstance(version, int) and version > SCHEMA_VERSION:
             raise ConfigurationError(
                 f"the manifest has schema version {version}, and {SCHEMA_VERSION} is what is read here",
                 step="manifest",
                 hint="Update airflow-provider-varian, or use a destination of its own",
             )
-        return cls(
+        if version != SCHEMA_VERSION:
+            raise ValueError("it has no schema version that ever was")
+        manifest = cls(
             id=values["id"],
             request=dict(values["request"]),
             peer=dict(values["peer"]),
@@ -152,6 +157,12 @@ class Manifest:
             warnings=list(values["warnings"]),
             timings=dict(values["timings"]),
         )
+        uids = manifest.request.get("uids", {})
+        if type(manifest.attempts) is not int or not all(isinstance(value, list) for value in dict(uids).values()):
+            raise ValueError("attempts or UIDs are not what they should be")
+        # A retry writes all of it down again: what cannot be written is found out now.
+        manifest.to_json()
+        return manifest
 
     def write(self, destination: Destination) -> None:
         """Write it, whole or not at all.
@@ -172,12 +183,10 @@ def load_manifest(destination: Destination, retrieval_id: str) -> Manifest | Non
 
     :raises ConfigurationError: when a later version of this package wrote it.
     """
-    text = destination.read_text(manifest_path(retrieval_id))
-    if text is None:
-        return None
     try:
-        return Manifest.from_json(json.loads(text))
-    except (ValueError, KeyError, TypeError) as error:
+        text = destination.read_text(manifest_path(retrieval_id))
+        return None if text is None else Manifest.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         # What it said can be found out again: by looking at the final paths, and by asking the peer.
         logger.warning("The manifest of retrieval %s is not readable (%s); starting anew", retrieval_id, error)
         return None

@@ -6,7 +6,7 @@ because daemons leave out parts of a series and still report success (varian-dae
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -21,6 +21,8 @@ from airflow_provider_varian.retrieval.request import RetrievalRequest, texts
 
 #: UIDs in one list: 200 of 64 characters stay far below the 65534 bytes of an explicit VR.
 MAX_UIDS: Final = 200
+
+_Patients = Callable[[Entry], tuple[str, ...]]
 
 
 class Stage(IntEnum):
@@ -79,24 +81,36 @@ def asks_of(stage: Stage, request: RetrievalRequest, ledger: Ledger, profile: Pr
     :param profile: whether several UIDs may stand in one key.
     """
     outstanding = ledger.outstanding
-    patient = _patient(request)
+    patients = _patients(request)
     size = MAX_UIDS if profile.uid_lists and stage is not Stage.SINGLE else 1
     whole = stage in (Stage.AS_ASKED, Stage.SERIES) and request.level is not Level.IMAGE and not request.limited
     if not whole:
-        return list(_by_image(outstanding, patient, size))
+        return list(_by_image(outstanding, patients, size))
     if stage is Stage.SERIES or request.level is Level.SERIES:
-        return list(_by_series(outstanding, ledger, patient, size))
+        return list(_by_series(outstanding, ledger, patients, size))
     if len(outstanding) < len(ledger.entries):
-        return list(_by_image(outstanding, patient, size))
+        return list(_by_image(outstanding, patients, size))
     return whole_asks(request, profile, outstanding) if outstanding else []
 
 
 def _patient(request: RetrievalRequest) -> tuple[str, ...]:
-    """Return the PatientID, which Patient Root needs at each level; nothing when it is not known."""
+    """Return the one PatientID, which Patient Root needs at each level; nothing when it is not known."""
     if "PatientID" in request.keys:
         return texts(request.keys["PatientID"])
     known = {str(item.values.get("PatientID") or "") for item in request.expected or ()}
     return tuple(known) if len(known) == 1 and "" not in known else ()
+
+
+def _patients(request: RetrievalRequest) -> _Patients:
+    """Return a function that tells the PatientID of an entry, as far as it is known."""
+    one = _patient(request)
+    known = {item.sop_instance_uid: str(item.values.get("PatientID") or "") for item in request.expected or ()}
+
+    def patient_of(entry: Entry) -> tuple[str, ...]:
+        patient = known.get(entry.sop_instance_uid, "")
+        return one or ((patient,) if patient else ())
+
+    return patient_of
 
 
 def whole_asks(request: RetrievalRequest, profile: Profile, outstanding: Sequence[Entry] = ()) -> list[Ask]:
@@ -123,19 +137,19 @@ def _is_of(entry: Entry, level: Level, values: tuple[str, ...]) -> bool:
     return level is not Level.STUDY or not entry.study_instance_uid or entry.study_instance_uid in values
 
 
-def _by_series(outstanding: Sequence[Entry], ledger: Ledger, patient: tuple[str, ...], size: int) -> Iterator[Ask]:
+def _by_series(outstanding: Sequence[Entry], ledger: Ledger, patients: _Patients, size: int) -> Iterator[Ask]:
     """Ask for whole series where nothing of them is here, else for the images."""
     started = {entry.series_instance_uid for entry in ledger.entries.values() if entry.is_here}
-    for (study, series), entries in _groups(outstanding).items():
+    for (patient, study, series), entries in _groups(outstanding, patients).items():
         if series and series not in started:
             keys = {"PatientID": patient, "StudyInstanceUID": (study,), "SeriesInstanceUID": (series,)}
             yield Ask(level=Level.SERIES, keys=_keys(keys), brings=_uids(entries))
         else:
-            yield from _by_image(entries, patient, size)
+            yield from _by_image(entries, patients, size)
 
 
-def _by_image(outstanding: Sequence[Entry], patient: tuple[str, ...], size: int) -> Iterator[Ask]:
-    for (study, series), entries in _groups(outstanding).items():
+def _by_image(outstanding: Sequence[Entry], patients: _Patients, size: int) -> Iterator[Ask]:
+    for (patient, study, series), entries in _groups(outstanding, patients).items():
         for start in range(0, len(entries), size):
             uids = _uids(entries[start : start + size])
             keys = {
@@ -147,10 +161,11 @@ def _by_image(outstanding: Sequence[Entry], patient: tuple[str, ...], size: int)
             yield Ask(level=Level.IMAGE, keys=_keys(keys), brings=uids)
 
 
-def _groups(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    groups: dict[tuple[str, str], list[Entry]] = {}
+def _groups(entries: Sequence[Entry], patients: _Patients) -> dict[tuple[tuple[str, ...], str, str], list[Entry]]:
+    groups: dict[tuple[tuple[str, ...], str, str], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((entry.study_instance_uid, entry.series_instance_uid), []).append(entry)
+        key = (patients(entry), entry.study_instance_uid, entry.series_instance_uid)
+        groups.setdefault(key, []).append(entry)
     return groups
 
 

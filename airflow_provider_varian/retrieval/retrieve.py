@@ -20,17 +20,20 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
+from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.retrieval.destination import Destination
+from airflow_provider_varian.retrieval.earlier import expectation
 from airflow_provider_varian.retrieval.intake import Intake, Verify
 from airflow_provider_varian.retrieval.layout import Layout
-from airflow_provider_varian.retrieval.ledger import Entry, Ledger
+from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.listing import check_keywords, list_expected
 from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
+from airflow_provider_varian.retrieval.method import Method, check_method
 from airflow_provider_varian.retrieval.outcome import Outcome, State, outcome_of
 from airflow_provider_varian.retrieval.request import RetrievalRequest
-from airflow_provider_varian.retrieval.transfer import Means, Method, Progress, Transfer, check_method
+from airflow_provider_varian.retrieval.transfer import Means, Progress, Transfer
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import DestinationPath
@@ -159,7 +162,7 @@ class _Job:
         """List what should come and what is held; nothing is moved or written."""
         self._list()
         with self._intake() as intake:
-            self._mark_held(intake)
+            intake.mark_held(self._verify)
         return self._result(manifest_path="")
 
     def run(self) -> RetrievalResult:
@@ -182,7 +185,7 @@ class _Job:
         if not self._manifest.ledger.entries:
             return None
         with self._intake() as intake:
-            self._mark_held(intake)
+            intake.mark_held(self._verify)
             intake.take_leftovers()
             self._write()
             with (
@@ -195,7 +198,8 @@ class _Job:
 
     def _list(self) -> None:
         """Find out which instances should come, and enter them into the ledger."""
-        if self._request.expected is None:
+        listed_here = self._request.expected is None
+        if listed_here:
             expected, limited, warnings = list_expected(
                 self._means.peer,
                 self._request,
@@ -205,28 +209,31 @@ class _Job:
             )
             self._request = replace(self._request, expected=expected, limited=self._request.limited or limited)
             self._manifest.warnings += [words for words in warnings if words not in self._manifest.warnings]
-            earlier = () if self._request.limited else self._earlier_entries()
-        else:
-            earlier = ()
-        ledger = self._manifest.ledger
-        ledger.entries = {item.sop_instance_uid: item.entry() for item in self._request.expected or ()}
-        gone = [ledger.expect(entry.anew()) for entry in earlier if entry.sop_instance_uid not in ledger.entries]
-        if gone:
-            self._manifest.warnings.append(
-                f"{len(gone)} instances that an earlier try found are not listed by the peer any more"
-            )
+        joined = expectation(
+            (item.entry() for item in self._request.expected or ()),
+            previous=self._previous,
+            request=self._manifest.request,
+            listed_here=listed_here,
+            limited=self._request.limited,
+        )
+        self._manifest.ledger.entries = joined.entries
+        self._request = replace(self._request, limited=joined.limited)
+        if joined.limited:
+            self._manifest.request["limited"] = True
+        elif joined.kept:
+            self._warn_of_kept(joined.kept)
+        if joined.kept and self._request.level.unique_key not in self._request.keys:
+            # A selection that finds nothing any more names nothing: what was found before is asked for by name.
+            self._request = replace(self._request, level=Level.IMAGE)
 
-    def _earlier_entries(self) -> tuple[Entry, ...]:
-        """Return what an earlier try of the same request found.
-
-        A list may wobble while data is written; what was found once stays in the account. Requests that
-        name a patient are not compared, since no manifest says which.
-        """
-        previous = self._previous
-        if previous is None or self._manifest.request["keys_left_out"]:
-            return ()
-        same = all(previous.request.get(key) == self._manifest.request[key] for key in ("level", "uids"))
-        return tuple(previous.ledger.entries.values()) if same else ()
+    def _warn_of_kept(self, count: int) -> None:
+        words = (
+            f"{count} instances that an earlier try found are not listed by the peer any more; they are accounted for "
+            f"all the same. Where that is not wanted, remove {self._destination.uri_of(self._manifest.path)}, or "
+            "retrieve in a new run"
+        )
+        logger.warning("Retrieval %s: %s", self._manifest.id, words)
+        self._manifest.warnings.append(words)
 
     @contextmanager
     def _intake(self) -> Iterator[Intake]:
@@ -240,14 +247,13 @@ class _Job:
             layout=self._layout,
             profile=self._means.profile,
             known={item.sop_instance_uid: item.values for item in self._request.expected or ()},
+            earlier=self._previous.ledger if self._previous else None,
+            cancellation=self._means.cancellation,
         )
         try:
             yield intake
         finally:
             intake.close()
-
-    def _mark_held(self, intake: Intake) -> None:
-        intake.mark_held(self._previous.ledger.entries if self._previous else {}, self._verify)
 
     def _was_killed(self) -> bool:
         return self._previous is not None and self._previous.outcome is Outcome.PENDING

@@ -7,14 +7,15 @@ from typing import Any
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.errors import QueryError
+from airflow_provider_varian.errors import QueryError, UndecidedMatchError
 from airflow_provider_varian.query.find import FindResult, find
 from airflow_provider_varian.query.level import UNIQUE_KEYS, Level, deepest_level
+from airflow_provider_varian.query.model import model_for
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Query
 from airflow_provider_varian.retrieval.layout import Layout
-from airflow_provider_varian.retrieval.listing import check_keywords, list_until_stable
-from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
+from airflow_provider_varian.retrieval.listing import check_keywords, list_instances, list_until_stable
+from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest, texts
 
 
 def select(
@@ -51,8 +52,11 @@ def select(
     if _only_unique(at, keys):
         return RetrievalRequest(level=at, keys=dict(keys), minimum=minimum, limit=limit)
     asked = dict(keys)
+    if model_for(at, peer.information_model).top is Level.PATIENT:
+        # Patient Root needs it at each level.
+        asked = {"PatientID": "", **keys}
     if at is Level.IMAGE:
-        asked = {**dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords)), **keys}
+        asked = {**dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords)), **asked}
     query = Query.build(at, asked, timezone=peer.timezone)
 
     def ask() -> FindResult:
@@ -68,7 +72,23 @@ def select(
         return RetrievalRequest(
             level=at, expected=expected, minimum=minimum, limit=limit, limited=found.limited, warnings=warnings
         )
-    return RetrievalRequest(level=at, keys=_found_keys(at, found), minimum=minimum, limit=limit, warnings=warnings)
+    _check_named(peer, at, found)
+    groups = _by_upper(at, found)
+    if len(groups) == 1:
+        return RetrievalRequest(level=at, keys=groups[0], minimum=minimum, limit=limit, warnings=warnings)
+    # One identifier names one entity of each upper level, so each instance is listed under its own.
+    expected, limited, more = list_instances(
+        peer, groups, layout=layout, profile=profile, limit=limit, cancellation=cancellation
+    )
+    return RetrievalRequest(
+        level=at,
+        keys={at.unique_key: [uid for group in groups for uid in texts(group[at.unique_key])]},
+        expected=expected,
+        minimum=minimum,
+        limit=limit,
+        limited=limited,
+        warnings=(*warnings, *more),
+    )
 
 
 def _level(level: Level | str | None, keys: Mapping[str, Any]) -> Level:
@@ -101,13 +121,29 @@ def _only_unique(level: Level, keys: Mapping[str, Any]) -> bool:
     return level.unique_key in keys and set(keys) <= allowed and not wild
 
 
-def _found_keys(level: Level, found: FindResult) -> dict[str, str | list[str]]:
-    """Return the unique keys of what was found; an upper one only when it is the same for all."""
-    keys: dict[str, str | list[str]] = {}
-    for upper in Level.STUDY.through(level) or (level,):
-        values = list(dict.fromkeys(str(answer.get(upper.unique_key) or "") for answer in found.answers))
-        if upper is level:
-            keys[upper.unique_key] = values[0] if len(values) == 1 else values
-        elif len(values) == 1 and values[0]:
-            keys[upper.unique_key] = values[0]
-    return keys
+def _check_named(peer: Peer, level: Level, found: FindResult) -> None:
+    """Refuse a selection with an answer that does not say what it is about (semantics 12)."""
+    lacking = sum(not answer.get(level.unique_key) for answer in found.answers)
+    if lacking:
+        raise UndecidedMatchError(
+            f"{lacking} of {len(found.answers)} answers at {level} level lack {level.unique_key}, so what they are "
+            "about cannot be retrieved",
+            peer=peer.name,
+            step="C-FIND",
+            hint="Select at IMAGE level, where each instance is named by itself",
+        )
+
+
+def _by_upper(level: Level, found: FindResult) -> list[dict[str, str | list[str]]]:
+    """Return the unique keys of what was found, one mapping for each entity of the levels above."""
+    upper_keys = [upper.unique_key for upper in found.model.top.through(level) if upper is not level]
+    own: dict[tuple[str, ...], dict[str, None]] = {}
+    for answer in found.answers:
+        upper = tuple(str(answer.get(keyword) or "") for keyword in upper_keys)
+        own.setdefault(upper, {})[str(answer[level.unique_key])] = None
+    groups: list[dict[str, str | list[str]]] = []
+    for upper, names in own.items():
+        group: dict[str, str | list[str]] = dict(pair for pair in zip(upper_keys, upper, strict=True) if pair[1])
+        group[level.unique_key] = list(names) if len(names) > 1 else next(iter(names))
+        groups.append(group)
+    return groups

@@ -128,13 +128,14 @@ def _move(
 
 def _asks(request: RetrievalRequest, profile: Profile) -> list[Ask]:
     """Return the requests: what the user named, or the instances that are known by name."""
-    if request.level.unique_key in request.keys:
+    if request.expected is None:
         return whole_asks(request, profile)
-    return asks_of(Stage.AS_ASKED, request, Ledger(item.entry() for item in request.expected or ()), profile)
+    return asks_of(Stage.AS_ASKED, request, Ledger(item.entry() for item in request.expected), profile)
 
 
 def _judged(peer: Peer, destination: str, reports: Sequence[SubOperations]) -> ThirdPartyResult:
     completed, failed, warning = (_sum(reports, name) for name in ("completed", "failed", "warning"))
+    named = tuple(dict.fromkeys(uid for report in reports for uid in report.failed_sop_instance_uids))
     for report in reports:
         error = status.error_for("C-MOVE", report.status, peer=peer.name, comment=report.error_comment)
         if error is not None and not completed and not warning:
@@ -145,8 +146,9 @@ def _judged(peer: Peer, destination: str, reports: Sequence[SubOperations]) -> T
                     "and the firewall between the two"
                 )
             raise error
-    failures = any(status.error_for("C-MOVE", report.status, peer=peer.name) is not None for report in reports) or bool(
-        failed
+    # Counts are optional (PS3.4 C.4.2.1.6 ff.): a peer may name what failed and count nothing.
+    failures = bool(failed or named) or any(
+        status.error_for("C-MOVE", report.status, peer=peer.name) is not None for report in reports
     )
     outcome = Outcome.PARTIAL if failures else Outcome.REPORTED
     if outcome is Outcome.REPORTED and completed == 0 and not warning:
@@ -156,7 +158,7 @@ def _judged(peer: Peer, destination: str, reports: Sequence[SubOperations]) -> T
         completed=completed,
         failed=failed,
         warning=warning,
-        failed_sop_instance_uids=tuple(uid for report in reports for uid in report.failed_sop_instance_uids),
+        failed_sop_instance_uids=named,
         requests=tuple(reports),
     )
 

@@ -8,6 +8,7 @@ the ledger does.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.errors import (
+    AssociationAbortedError,
     CancelledError,
     ConfigurationError,
     ContextRejectedError,
@@ -34,6 +36,7 @@ from airflow_provider_varian.errors import (
     ReceiverUnavailableError,
     RefusedByPeerError,
     TransientDicomError,
+    TransientRejectionError,
 )
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.model import InformationModel, model_for
@@ -41,18 +44,23 @@ from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.in_task import InTaskReceiver
 from airflow_provider_varian.retrieval.intake import Intake
 from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport
+from airflow_provider_varian.retrieval.method import Method, Verb, can_move
 from airflow_provider_varian.retrieval.plan import Ask, asks_of, stages_of
 from airflow_provider_varian.retrieval.request import RetrievalRequest
+from airflow_provider_varian.retrieval.troubles import Troubles
+
+__all__ = ["Means", "Method", "Progress", "Transfer"]
 
 logger = logging.getLogger(__name__)
 
-Method = Literal["auto", "get", "move"]
-Verb = Literal["C-GET", "C-MOVE"]
 Progress = Callable[[SubOperations], None]
 
 _LOOK_SECONDS: Final = 0.05
 #: Our own faults: another method would meet them too.
 _OURS: Final = (CancelledError, ConfigurationError, ReceiverUnavailableError, DestinationWriteError)
+#: What a peer may do about a proposal that is too large for it. What C-MOVE would meet too is not among them: no
+#: connection, and the permanent rejections (semantics 24), which are about the names or the protocol.
+_NOT_TAKEN: Final = (AssociationAbortedError, ContextRejectedError, PeerTimeoutError, TransientRejectionError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +102,17 @@ class Transfer:
         self._model: InformationModel = model_for(request.level, means.peer.information_model)
         self._receiver: InTaskReceiver | None = None
         self._stack = ExitStack()
-        self._end = time.monotonic() + means.peer.retrieve_deadline
+        #: When the peer's time is over; the clock starts with :meth:`run`, and stands while a port is waited for.
+        self._end = math.inf
         self._asked = False
+        self._can_move = can_move(means.peer, means.profile, means.method)
         self._peer_noted = False
-        self._said = ""
-        #: What went wrong last, although the transfer went on.
-        self.error: DicomError | None = None
+        self._troubles = Troubles(means.peer, manifest)
+
+    @property
+    def error(self) -> DicomError | None:
+        """What went wrong last, although the transfer went on."""
+        return self._troubles.error
 
     def __enter__(self) -> Transfer:
         return self
@@ -117,32 +130,38 @@ class Transfer:
         :raises ReceiverUnavailableError: the receiver's port or the spool cannot be had.
         :raises DestinationWriteError: what arrived cannot be published; it stays in the spool.
         """
+        self._end = time.monotonic() + self._means.peer.retrieve_deadline
         try:
-            if settle_first and self._can_move():
+            if settle_first and self._can_move:
                 self._start_receiver()
                 self._settle()
                 self._intake.take_leftovers()
             self._ask_by_each()
         except _OURS:
-            self._say_error()
+            self._troubles.say()
             raise
         except DicomError as error:
-            self._note_error(error)
+            self._troubles.note(error)
         if len(self._outstanding()) < len(self._manifest.ledger.entries):
-            self._say_error()
+            self._troubles.say()
 
     def _ask_by_each(self) -> None:
         if not self._outstanding():
             return
         verbs = self._verbs()
+        refusal: DicomError | None = None
         for position, verb in enumerate(verbs):
             if position:
-                self._note_fallback(verbs[position - 1], verb)
+                self._note_fallback(verbs[position - 1], verb, refusal)
+                # What this method is refused says nothing about the next one.
+                if refusal is not None:
+                    self._troubles.get_over()
             try:
                 self._ask_by(verb)
             except (ContextRejectedError, RefusedByPeerError) as error:
                 # Another method may be allowed.
-                self._note_error(error)
+                self._troubles.note(error)
+                refusal = error
             if not self._outstanding():
                 return
 
@@ -151,20 +170,20 @@ class Transfer:
         method = self._means.method
         if method != "auto":
             return ["C-GET" if method == "get" else "C-MOVE"]
-        if not self._can_move():
+        if not self._can_move:
             return ["C-GET"]
         peer = self._means.peer
         proposed = [*contexts.get(self._model.get_uid, self._classes()), *contexts.move(self._model.move_uid)]
-        with self._associated("association", proposed) as association:
-            accepts_get = association.accepts(self._model.get_uid)
+        try:
+            with self._associated("association", proposed) as association:
+                accepts_get = association.accepts(self._model.get_uid)
+        except _NOT_TAKEN as error:
+            # More than a hundred contexts with roles are too much for some; C-MOVE proposes one, without a role.
+            reason = f"the peer did not take the proposal for C-GET: {error.what}"
+            self._troubles.note_fallback("C-GET", "C-MOVE", reason)
+            return ["C-MOVE"]
         logger.debug("%s %s C-GET", peer.name, "accepts" if accepts_get else "does not accept")
         return ["C-GET", "C-MOVE"] if accepts_get else ["C-MOVE"]
-
-    def _can_move(self) -> bool:
-        peer, profile = self._means.peer, self._means.profile
-        if self._means.method == "get":
-            return False
-        return peer.receiver_port is not None and (peer.tls is None or profile.move_over_tls)
 
     def _ask_by(self, verb: Verb) -> None:
         if verb == "C-MOVE":
@@ -216,7 +235,7 @@ class Transfer:
 
     def _ask(self, association: PeerAssociation, verb: Verb, ask: Ask, report: RequestReport) -> None:
         """Put one request and write down what the peer reports."""
-        self._say_error()
+        self._troubles.say()
         for uid in ask.brings:
             self._manifest.ledger.entries[uid].attempts += 1
         self._intake.whole.update(self._asked_whole(ask))
@@ -228,7 +247,7 @@ class Transfer:
             # 0xA900 is about the keys of this one request; other refusals are about all of them.
             if not isinstance(error, TransientDicomError) and error.status != 0xA900:
                 raise
-            self._note_error(error)
+            self._troubles.note(error)
         else:
             self._read(report, done)
         finally:
@@ -277,26 +296,9 @@ class Transfer:
         if error is not None:
             report.problem = status.describe(service, done.status)
         if report.method == "C-MOVE" and self._receiver is not None and not self._receiver.accepted:
-            self._judge_silence(self._receiver, done, error)
+            self._troubles.judge_silence(self._receiver, done, error)
         if error is not None:
-            self._note_error(error)
-
-    def _judge_silence(self, receiver: InTaskReceiver, done: SubOperations, error: DicomError | None) -> None:
-        """Find words for a C-MOVE after which nobody sent us anything (semantics 24)."""
-        peer = self._means.peer
-        where = f"{peer.move_destination} on port {receiver.address[1]}"
-        if error is not None and done.status == 0xA702:
-            if receiver.refused:
-                error.hint = f"Our receiver refused {', '.join(receiver.refused)}; its log says what to change"
-            elif not receiver.saw_inbound:
-                error.hint = (
-                    f"The daemon never reached {where}: check the trusted entity's address and port, and the firewall"
-                )
-        elif done.completed and not receiver.refused and not receiver.saw_inbound:
-            self._warn(
-                f"the peer reports instances as sent, but never reached {where}: the trusted entity may point to "
-                "another machine"
-            )
+            self._troubles.note(error)
 
     def _give_up_unreached(self, verb: Verb, reports: Sequence[tuple[RequestReport, Ask]]) -> None:
         """Raise what the peer said when it failed to reach us each time; asking more narrowly would not help.
@@ -306,11 +308,6 @@ class Transfer:
         unreached = verb == "C-MOVE" and self._receiver is not None and not self._receiver.accepted
         if unreached and self.error is not None and all(report.status == 0xA702 for report, _ in reports):
             raise self.error
-
-    def _warn(self, words: str) -> None:
-        if words not in self._manifest.warnings:
-            logger.warning("%s: %s", self._means.peer.name, words)
-            self._manifest.warnings.append(words)
 
     def _settle(self) -> None:
         """Wait for late objects until the receiver has been quiet for long enough (semantics 11)."""
@@ -328,14 +325,18 @@ class Transfer:
             self._means.cancellation.pause(_LOOK_SECONDS)
 
     def _start_receiver(self) -> None:
-        if self._receiver is None:
-            receiver = InTaskReceiver(
-                self._means.peer,
-                self._intake.sink,
-                wait_seconds=self._means.port_wait_seconds,
-                cancellation=self._means.cancellation,
-            )
-            self._receiver = self._stack.enter_context(receiver)
+        """Listen, after waiting for the port; that another task has it costs the peer nothing of its time."""
+        if self._receiver is not None:
+            return
+        receiver = InTaskReceiver(
+            self._means.peer,
+            self._intake.sink,
+            wait_seconds=self._means.port_wait_seconds,
+            cancellation=self._means.cancellation,
+        )
+        started = time.monotonic()
+        self._receiver = self._stack.enter_context(receiver)
+        self._end += time.monotonic() - started
 
     @contextmanager
     def _associated(self, step: str, proposed: Sequence[PresentationContext]) -> Iterator[PeerAssociation]:
@@ -374,26 +375,10 @@ class Transfer:
             self._means.cancellation.pause(self._means.peer.request_pause_seconds)
         self._asked = True
 
-    def _note_error(self, error: DicomError) -> None:
-        if str(error) != str(self.error):
-            # The transfer went on after the earlier one, and met another.
-            self._say_error()
-        self.error = error
-
-    def _say_error(self) -> None:
-        """Log what went wrong last, once.
-
-        Not done for what ends a retrieval that brought nothing: that is raised, and said by who catches it.
-        """
-        if self.error is not None and str(self.error) != self._said:
-            self._said = str(self.error)
-            logger.warning("%s", self.error)
-
-    def _note_fallback(self, before: str, after: str) -> None:
+    def _note_fallback(self, before: str, after: str, refusal: DicomError | None = None) -> None:
         left, all_of_it = len(self._outstanding()), len(self._manifest.ledger.entries)
-        reason = f"{left} of {all_of_it} instances outstanding"
-        logger.info("Falling back from %s to %s: %s", before, after, reason)
-        self._manifest.fallbacks.append({"from": before, "to": after, "reason": reason})
+        why = f"; {refusal.what}" if refusal is not None else ""
+        self._troubles.note_fallback(before, after, f"{left} of {all_of_it} instances outstanding{why}")
 
     def _note_peer(self, negotiated: Negotiated) -> None:
         """Write down who answered and what it accepts now; an earlier try may have met another version."""
@@ -406,18 +391,3 @@ class Transfer:
         )
         accepted = self._manifest.peer.setdefault("accepted_contexts", [])
         accepted += [list(pair) for pair in negotiated.accepted if list(pair) not in accepted]
-
-
-def check_method(peer: Peer, profile: Profile, method: Method) -> None:
-    """Refuse a C-MOVE that would come back in clear text although TLS is on (semantics 21).
-
-    :raises ConfigurationError: says so, and what to use instead.
-    """
-    if method == "move" and peer.tls is not None and not profile.move_over_tls:
-        raise ConfigurationError(
-            "C-MOVE over TLS is not possible with this profile: the objects would come back in clear text",
-            peer=peer.name,
-            step="C-MOVE",
-            hint='Use retrieve_method get, or set profile_overrides to {"move_over_tls": true} if the peer sends '
-            "over TLS",
-        )

@@ -99,3 +99,12 @@ def test_a_judgement_is_json_ready():
     assert json.loads(json.dumps(said)) == said
     assert said["state"] == "short"
     assert said["day"] == "2026-01-02"
+
+
+@pytest.mark.parametrize("day", [FRIDAY, SATURDAY])
+@pytest.mark.parametrize("count", [0, 8])
+def test_what_an_earlier_try_found_and_did_not_come_is_partial(day, count):
+    said = judge("TB1", day, images(*range(count)), EIGHT, owed=2)
+    assert said.state == "partial"
+    assert "partial: " in said.message
+    assert said.message.endswith("2 that an earlier try found did not come")

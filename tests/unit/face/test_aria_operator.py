@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from pydicom import dcmread
 
-from airflow_provider_varian.errors import DicomError, EmptyResultError, IncompleteRetrievalError, PeerUnreachableError
+from airflow_provider_varian.errors import (
+    DicomError,
+    EmptyResultError,
+    IncompleteRetrievalError,
+    PeerUnreachableError,
+    RefusedByPeerError,
+    UnknownMoveDestinationError,
+)
+from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.operators.aria import AriaQAImagesOperator
 from airflow_provider_varian.operators.machines import write_machines
 from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
@@ -365,3 +374,54 @@ def test_the_patient_id_is_in_neither_log_nor_xcom_nor_manifest(aria, morning, s
     manifest = Path(at["ti"].xcoms(MANIFEST_KEY)[-1]["uri"].removeprefix("file://")).read_text()
     for text in (caplog.text, json.dumps(at["ti"].pushed), manifest):
         assert "QA_TB_WL" not in text
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (UnknownMoveDestinationError("unknown destination", status=0xA801), AirflowFailException),
+        (RefusedByPeerError("these keys are not taken", status=0xA900), IncompleteRetrievalError),
+        (PeerUnreachableError("refused"), IncompleteRetrievalError),
+    ],
+    ids=lambda value: getattr(value, "what", None),
+)
+def test_a_partial_day_is_retried_unless_what_went_wrong_would_meet_the_retry_too(
+    aria, morning, daemon, monkeypatch, error, raised
+):
+    retrieve, lost = DicomHook.retrieve, []
+
+    def lose_one(self, request, **kwargs):
+        of_today = [item for item in request.expected if item.values["AcquisitionDate"] == "20261120"]
+        lost.append(of_today[0].sop_instance_uid)
+        return replace(retrieve(self, request, **kwargs), error=error)
+
+    monkeypatch.setattr(DicomHook, "retrieve", lose_one)
+    daemon.holdings.broken = lambda uid: uid in lost
+    at = morning()
+    with pytest.raises(raised, match=r"only \d of them received"):
+        _operator(aria).execute(at)
+    assert _summary(at)["outcome"] == "partial"
+    assert _operator(aria, on_partial="accept").execute(morning())["outcome"] == "partial"
+
+
+@pytest.mark.parametrize("minimum", [7, 8])
+def test_an_image_that_leaves_the_list_before_it_came_keeps_the_day_partial(aria, morning, daemon, minimum):
+    lost = next(uid for uid in _listed(aria) if ".20261120." in uid)
+    operator = _operator(aria, {"expected": {"working_days": EVERY_DAY, "minimum": minimum}})
+    at = morning()
+    daemon.holdings.broken = lambda uid: uid == lost
+    with pytest.raises(IncompleteRetrievalError, match="only 7 of them received"):
+        operator.execute(at)
+
+    daemon.holdings.hidden = lambda uid: uid == lost
+    with pytest.raises(IncompleteRetrievalError, match=r"partial: .*; 1 that an earlier try found did not come"):
+        operator.execute(at)
+    assert at["ti"].xcoms(SUMMARY_KEY)[-1]["days"][-1]["outcome"] == "partial"
+
+    # No list names it, but it comes when it is asked for by name: the object says of which day it is.
+    moves = daemon.counts["C-MOVE"]
+    daemon.holdings.hidden = lambda uid: uid == lost and daemon.counts["C-MOVE"] == moves
+    daemon.holdings.broken = lambda uid: False
+    operator.execute(at)
+    own = at["ti"].xcoms(SUMMARY_KEY)[-1]["days"][-1]
+    assert (own["outcome"], own["images"], own["found"]) == ("complete", 8, 8)

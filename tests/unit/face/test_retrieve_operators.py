@@ -5,12 +5,22 @@ from __future__ import annotations
 import json
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_varian.errors import CancelledError, EmptyResultError, IncompleteRetrievalError
+from airflow_provider_varian.errors import (
+    CancelledError,
+    CroppedAnswerError,
+    EmptyResultError,
+    IncompleteRetrievalError,
+    PeerUnreachableError,
+    PermanentRejectionError,
+    RefusedByPeerError,
+)
+from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
 from airflow_provider_varian.operators.retrieve import DicomGetOperator, DicomMoveOperator, DicomRetrieveOperator
 from airflow_provider_varian.simulator.behaviour import Behaviour
@@ -219,3 +229,73 @@ def test_an_unknown_choice_is_refused_before_any_network(aria, context, daemon, 
     with pytest.raises(AirflowFailException, match="ignore"):
         DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, **choice).execute(context())
     assert not daemon.counts
+
+
+def _lose_one(operator, daemon) -> None:
+    lost = operator.hook.find("IMAGE", PLANS).answers[0]["SOPInstanceUID"]
+    daemon.holdings.broken = lambda uid: uid == lost
+
+
+def test_a_destination_that_is_unknown_by_now_fails_at_once_although_some_objects_are_here(
+    aria, context, daemon, connect, receiver_port
+):
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
+    _lose_one(operator, daemon)
+    with pytest.raises(IncompleteRetrievalError, match="3 of 4"):
+        operator.execute(context())
+    stranger = connect(
+        "stranger", port=daemon.address[1], receiver_port=receiver_port, timezone="UTC", move_destination="STRANGER"
+    )
+    again = DicomRetrieveOperator(task_id="r", dicom_conn_id=stranger, keys=PLANS)
+    with pytest.raises(AirflowFailException, match=r"partial: 3 of 4 .*move destination unknown .*Trusted.*see file:"):
+        again.execute(context())
+    accepting = DicomRetrieveOperator(task_id="r", dicom_conn_id=stranger, keys=PLANS, on_partial="accept")
+    assert accepting.execute(context())["outcome"] == "partial"
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (PermanentRejectionError("rejected"), AirflowFailException),
+        (RefusedByPeerError("not authorised", status=0x0124), AirflowFailException),
+        (RefusedByPeerError("these keys are not taken", status=0xA900), IncompleteRetrievalError),
+        (CroppedAnswerError("ended early", status=0xFE00), IncompleteRetrievalError),
+        (PeerUnreachableError("refused"), IncompleteRetrievalError),
+        (None, IncompleteRetrievalError),
+    ],
+    ids=lambda value: getattr(value, "what", None),
+)
+def test_partial_is_retried_unless_what_went_wrong_would_meet_the_retry_too(
+    aria, context, daemon, monkeypatch, error, raised
+):
+    retrieve = DicomHook.retrieve
+    monkeypatch.setattr(DicomHook, "retrieve", lambda *args, **kwargs: replace(retrieve(*args, **kwargs), error=error))
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
+    _lose_one(operator, daemon)
+    with pytest.raises(raised, match="partial: 3 of 4"):
+        operator.execute(context())
+
+
+def test_short_is_retried_whatever_went_wrong_on_the_way(aria, context, monkeypatch):
+    retrieve, error = DicomHook.retrieve, PermanentRejectionError("rejected")
+    monkeypatch.setattr(DicomHook, "retrieve", lambda *args, **kwargs: replace(retrieve(*args, **kwargs), error=error))
+    with pytest.raises(IncompleteRetrievalError, match="short"):
+        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=5).execute(context())
+
+
+@pytest.mark.parametrize(("count", "words"), [(2, "failed: 1.2.0, 1.2.1"), (7, "1.2.3, 1.2.4 and 2 more")])
+def test_what_a_third_party_move_names_as_failed_is_named(aria, context, monkeypatch, count, words):
+    from airflow_provider_varian.retrieval.outcome import Outcome
+    from airflow_provider_varian.retrieval.third_party import ThirdPartyResult
+
+    report = ThirdPartyResult(
+        outcome=Outcome.PARTIAL,
+        completed=None,
+        failed=None,
+        warning=None,
+        failed_sop_instance_uids=tuple(f"1.2.{number}" for number in range(count)),
+        requests=(object(),),
+    )
+    monkeypatch.setattr(DicomHook, "move", lambda *args, **kwargs: report)
+    with pytest.raises(IncompleteRetrievalError, match=f"no counts; named as .*{words}"):
+        DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, move_destination="THIRD").execute(context())

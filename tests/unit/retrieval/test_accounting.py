@@ -114,6 +114,74 @@ def test_an_unreadable_manifest_is_said_and_starts_anew(tmp_path, caplog):
     assert "not readable" in caplog.text
 
 
+def changed(**values):
+    """Return a good manifest's text with other values; None takes one out."""
+    good = Manifest(id="r-1", request={"level": "SERIES", "uids": {}}, ledger=ledger()).to_json()
+    return json.dumps({key: value for key, value in (good | values).items() if value is not None})
+
+
+GOOD = {"sop_instance_uid": "1.1", "state": "verified"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "null",
+        "5",
+        '"text"',
+        "{}",
+        "[" * 100_000,
+        changed(schema_version="1"),
+        changed(schema_version=0),
+        changed(instances=None),
+        changed(instances=5),
+        changed(instances=[5]),
+        changed(instances=["1.2.3"]),
+        changed(instances=[{}]),
+        changed(instances=[{"sop_instance_uid": 5}]),
+        changed(instances=[GOOD | {"state": "lost"}]),
+        changed(instances=[GOOD | {"state": []}]),
+        changed(instances=[GOOD | {"path": 5}]),
+        changed(instances=[GOOD | {"bytes": "5"}]),
+        changed(instances=[GOOD | {"attempts": "5"}]),
+        changed(instances=[GOOD | {"conflicts": 5}]),
+        changed(instances=[GOOD | {"conflicts": "a/b"}]),
+        changed(instances=[GOOD | {"conflicts": [5]}]),
+        changed(unexpected=[None]),
+        changed(requests=[5]),
+        changed(requests=[{"status": "0x0000"}]),
+        changed(requests=[{"attempt": 1, "method": "C-GET", "level": "IMAGE", "asked": 1, "seconds": "1"}]),
+        changed(request="SERIES"),
+        changed(request={"uids": "1.2"}),
+        changed(request={"uids": {"StudyInstanceUID": 5}}),
+        changed(attempts="many"),
+        changed(outcome="done"),
+        changed(peer=5),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_manifest_of_any_other_shape_is_unreadable(tmp_path, caplog, text):
+    destination = Destination(tmp_path)
+    destination.write_text(PurePosixPath(".dicom/r-1.json"), text)
+    with caplog.at_level(logging.WARNING):
+        assert load_manifest(destination, "r-1") is None
+    assert "not readable" in caplog.text
+
+
+def test_a_manifest_that_is_no_text_is_unreadable(tmp_path, caplog):
+    (tmp_path / ".dicom").mkdir()
+    (tmp_path / ".dicom" / "r-1.json").write_bytes(b"\xff\xfe{}")
+    assert load_manifest(Destination(tmp_path), "r-1") is None
+    assert "not readable" in caplog.text
+
+
+def test_the_manifest_that_the_shapes_are_made_of_is_readable(tmp_path):
+    Destination(tmp_path).write_text(PurePosixPath(".dicom/r-1.json"), changed(instances=[GOOD]))
+    assert list(load_manifest(Destination(tmp_path), "r-1").ledger.entries) == ["1.1"]
+
+
 def test_verifying_a_manifest_names_what_is_gone_or_changed(tmp_path):
     destination = Destination(tmp_path)
     for name in ("1.1", "1.2", "1.3"):

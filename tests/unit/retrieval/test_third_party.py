@@ -5,8 +5,12 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
+from pydicom.dataset import Dataset
+from pynetdicom.dimse_primitives import C_MOVE
+from pynetdicom.dsutils import encode
 from support.archive import Archive, rt_image
 from support.ports import free_port
 
@@ -105,3 +109,27 @@ def test_a_destination_that_is_no_ae_title_is_refused(archives):
     with pytest.raises(ConfigurationError):
         move_to_third_party(source.peer(), SERIES, destination="X" * 17, profile=PROFILE)
     assert source.requests == []
+
+
+@pytest.mark.parametrize(
+    ("named", "outcome"), [([1, 2], Outcome.PARTIAL), ([1], Outcome.PARTIAL), ([], Outcome.REPORTED)]
+)
+def test_instances_that_the_peer_names_as_failed_are_partial_although_it_counts_nothing(archives, named, outcome):
+    source, _ = archives
+    source.pending = False
+    uids = [f"1.2.{number}" for number in named]
+
+    def respond(assoc, request, context_id, *_, **__):
+        identifier = Dataset()
+        identifier.FailedSOPInstanceUIDList = uids
+        response = C_MOVE()
+        response.MessageIDBeingRespondedTo = request.MessageID
+        response.AffectedSOPClassUID = request.AffectedSOPClassUID
+        response.Status = 0xB000
+        response.Identifier = BytesIO(encode(identifier, True, True))
+        assoc.dimse.send_msg(response, context_id)
+
+    source._respond = respond
+    result = move_to_third_party(source.peer(), SERIES, destination="RESEARCH", profile=PROFILE)
+    assert (result.outcome, result.completed, result.failed) == (outcome, None, None)
+    assert result.to_json()["failed_sop_instance_uids"] == uids

@@ -1,0 +1,96 @@
+"""What an earlier try of the same work found, and how it stays in the account.
+
+Lists wobble while data is being written (varian-daemon 1.4): an instance that was found once and did not come
+must not turn a retrieval ``complete``, or ``empty``, by being left out of the next list.
+
+*The same work* is a retrieval ID (:mod:`.identity`): a task instance, or a command with its keys. A DAG may have
+been edited between two tries, though, and a manifest names UIDs only, so not every edit can be seen. The rule:
+
+- Another level, other UIDs altogether, or keys of other names are other work: nothing is kept. UIDs that are the
+  same in part are no sign of an edit, since a selection by C-FIND makes a list of series that wobbles too.
+- A request that says all of itself (UIDs alone, listed here) and says the same as before keeps everything.
+- Any other request keeps what an unfinished try (``pending``, ``partial``) found. A finished one owes nothing;
+  and had its keys been edited, its instances would be counted for what they are not.
+
+In doubt an entry is kept, which is loud, rather than dropped, which is silent. What is kept without being listed is
+asked for by name, and named in a warning that says how to end it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow_provider_varian.retrieval.ledger import Entry
+from airflow_provider_varian.retrieval.manifest import Manifest
+from airflow_provider_varian.retrieval.outcome import Outcome
+
+_UNFINISHED: Final = (Outcome.PENDING, Outcome.PARTIAL)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """Which instances a try is about.
+
+    :param entries: by SOP Instance UID, as they were found.
+    :param kept: how many of them an earlier try found and the list does not name.
+    :param limited: whether a limit that the user set was hit.
+    """
+
+    entries: dict[str, Entry]
+    kept: int
+    limited: bool
+
+
+def expectation(
+    listed: Iterable[Entry],
+    *,
+    previous: Manifest | None,
+    request: Mapping[str, Any],
+    listed_here: bool,
+    limited: bool,
+) -> Expectation:
+    """Join what is listed with what an earlier try of the same work found.
+
+    With a limit, what an earlier try took is taken first, and new instances fill up to the limit: else each try
+    could bring others.
+
+    :param listed: the instances that the peer lists now.
+    :param previous: the manifest of an earlier try, if there is one.
+    :param request: what is asked for, as the manifest says it (``RetrievalRequest.summary``).
+    :param listed_here: ``listed`` is all that the request's own keys name, not a selection by other keys.
+    :param limited: the list stops at the request's limit.
+    """
+    names = {entry.sop_instance_uid: entry for entry in listed}
+    earlier = _earlier_entries(previous, request, listed_here=listed_here)
+    kept = {uid: entry.anew() for uid, entry in earlier.items() if uid not in names}
+    limit: int | None = request["limit"]
+    if previous is not None and kept:
+        # A shorter list does not say that the limit is not hit any more.
+        limited = limited or (previous.request.get("limited") is True and previous.request.get("limit") == limit)
+    if limit is None:
+        return Expectation(entries=names | kept, kept=len(kept), limited=limited)
+    first = [names.get(uid) or kept[uid] for uid in earlier]
+    first += [entry for uid, entry in names.items() if uid not in earlier]
+    entries = {entry.sop_instance_uid: entry for entry in first[:limit]}
+    return Expectation(entries=entries, kept=sum(uid in kept for uid in entries), limited=limited or len(first) > limit)
+
+
+def _earlier_entries(
+    previous: Manifest | None, request: Mapping[str, Any], *, listed_here: bool
+) -> Mapping[str, Entry]:
+    if previous is None or _is_other_work(previous.request, request):
+        return {}
+    says_all = listed_here and not request["keys_left_out"] and previous.request.get("uids") == request["uids"]
+    return previous.ledger.entries if says_all or previous.outcome in _UNFINISHED else {}
+
+
+def _is_other_work(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Say whether two requests differ in what both of them name."""
+    if before.get("level") != now["level"]:
+        return True
+    if before.get("keys_left_out") and now["keys_left_out"] and before["keys_left_out"] != now["keys_left_out"]:
+        return True
+    uids: Mapping[str, Any] = before.get("uids") or {}
+    return any(set(uids[keyword]).isdisjoint(now["uids"][keyword]) for keyword in uids.keys() & now["uids"].keys())
