@@ -6,7 +6,6 @@ Copy this file into your DAGs folder, change the constants below, and make the c
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pendulum
 from airflow.sdk import Param, dag, get_current_context, task, task_group
@@ -20,7 +19,7 @@ from airflow_provider_varian.operators.qa_report import pull_summaries, write_qa
 try:
     from airflow.sdk import CronDataIntervalTimetable
 except ImportError:  # Airflow 3.1 and 3.2
-    from airflow.timetables.interval import CronDataIntervalTimetable
+    from airflow.timetables.interval import CronDataIntervalTimetable  # type: ignore[assignment]
 
 # The clinic's zone; the same as in the connections. DICOM dates are local to the clinic, Airflow's are UTC.
 CLINIC_TIMEZONE = "Europe/Zurich"
@@ -111,9 +110,10 @@ def daily_machine_qa() -> None:
     """Pull, file and judge a day of machine-QA images."""
 
     @task
-    def machines(params: dict[str, Any]) -> list[str]:
+    def machines() -> list[str]:
         """Check the configuration and put it on storage; what is mapped over are opaque keys."""
         context = get_current_context()
+        params = context["params"]
         with failing_fast():
             written = write_machines(context, params["machines"], stored=params["machines_uri"])
         context["ti"].xcom_push(key="rows_uri", value=written.uri)
@@ -126,7 +126,8 @@ def daily_machine_qa() -> None:
 
         with failing_fast():
             configured = read_machine(rows_uri, row_key)
-            get_current_context()["machine_name"] = configured.name
+            # Shown by map_index_template; Airflow's type of a context lists only what Airflow puts there.
+            get_current_context()["machine_name"] = configured.name  # type: ignore[typeddict-unknown-key]
             DicomHook(configured.dicom_conn_id).ensure_available()
 
     @task_group
@@ -154,7 +155,7 @@ def daily_machine_qa() -> None:
         return write_qa_report(context, rows_uri, pull_summaries(context, "machine.qa_images"))
 
     row_keys = machines()
-    rows_uri = row_keys["rows_uri"]
+    rows_uri = row_keys["rows_uri"]  # type: ignore[index] # what a task returns is typed as less than it is
     machine.expand(row_key=row_keys) >> summary().as_teardown()
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_varian.connection_fields import CONNECTION_TYPE, FIELDS_BY_KEY
+from airflow_provider_varian.connection_fields import FIELDS_BY_KEY
 from airflow_provider_varian.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -143,6 +143,8 @@ def _from_connection(conn_id: str) -> _Settings:
 
 
 def _looked_up(conn_id: str) -> _Settings:
+    from airflow_provider_varian.dimse.peer import connection_parts
+
     try:
         from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
     except ImportError:
@@ -159,15 +161,4 @@ def _looked_up(conn_id: str) -> _Settings:
         raise ConfigurationError(
             f"Airflow has no connection {conn_id!r}", hint="See the names by: airflow connections list."
         ) from None
-    if connection.conn_type != CONNECTION_TYPE:
-        raise ConfigurationError(
-            f"connection {conn_id!r} is of type {connection.conn_type!r}, not {CONNECTION_TYPE!r}",
-            hint="Name a connection of type dicom.",
-        )
-    return _Settings(
-        host=connection.host,
-        port=connection.port,
-        login=connection.login or None,
-        password=connection.password or None,
-        extra=dict(connection.extra_dejson),
-    )
+    return _Settings(**connection_parts(conn_id, connection))

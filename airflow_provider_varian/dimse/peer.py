@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_varian.connection_fields import FIELDS_BY_KEY
+from airflow_provider_varian.connection_fields import CONNECTION_TYPE, FIELDS_BY_KEY
 from airflow_provider_varian.dimse import settings
 from airflow_provider_varian.errors import ConfigurationError
 
@@ -126,6 +126,27 @@ def peer_from_connection(
         user_identity=_user_identity(values, login, password, tls),
         **{key: value for key, value in values.items() if key not in (*_TLS_KEYS, "tls")},
     )
+
+
+def connection_parts(conn_id: str, connection: Any) -> dict[str, Any]:
+    """Return what :func:`peer_from_connection` takes, out of an Airflow connection.
+
+    :param conn_id: its ID, for the error.
+    :param connection: Airflow's object of it; Airflow itself is not imported here.
+    :raises ConfigurationError: when it is a connection of another type.
+    """
+    if connection.conn_type != CONNECTION_TYPE:
+        raise ConfigurationError(
+            f"connection {conn_id!r} is of type {connection.conn_type!r}, not {CONNECTION_TYPE!r}",
+            hint=f"Name a connection of type {CONNECTION_TYPE}",
+        )
+    return {
+        "host": connection.host,
+        "port": connection.port,
+        "login": connection.login,
+        "password": connection.password,
+        "extra": dict(connection.extra_dejson),
+    }
 
 
 def parse_peer_address(text: str) -> tuple[str, str, int]:

@@ -314,20 +314,9 @@ class DicomHook(BaseHook):
         )
 
     def _peer_of(self, connection: Connection) -> Peer:
-        from airflow_provider_varian.dimse.peer import peer_from_connection
+        from airflow_provider_varian.dimse.peer import connection_parts, peer_from_connection
 
-        if connection.conn_type != self.conn_type:
-            raise ConfigurationError(
-                f"connection {self.dicom_conn_id!r} is of type {connection.conn_type!r}, not {self.conn_type!r}",
-                hint="Name a connection of that type.",
-            )
-        return peer_from_connection(
-            host=connection.host,
-            port=connection.port,
-            login=connection.login or None,
-            password=connection.password or None,
-            extra=connection.extra_dejson,
-        )
+        return peer_from_connection(**connection_parts(self.dicom_conn_id, connection))
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, Final, cast
 
 import tenacity
 from pynetdicom import AE, evt
+from pynetdicom.association import Association
 from pynetdicom.transport import ThreadedAssociationServer
 
 from airflow_provider_varian.dimse import contexts, quiet, socket_manners, storage, tls
@@ -152,7 +153,7 @@ class InTaskReceiver:
             return
         server.shutdown()
         for association in ae.active_associations:
-            association.abort()
+            _end(association)
         if thread is not None:
             thread.join(_STOP_SECONDS)
 
@@ -304,6 +305,18 @@ def _application_entity(peer: Peer) -> AE:
     ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     ae.supported_contexts = contexts.receiver_contexts()
     return ae
+
+
+def _end(association: Association) -> None:
+    """Abort an association; hang up on a caller with whom there is none.
+
+    PS3.8 table 9-10 knows no A-ABORT for who has not asked for an association yet (Sta2) or was sent away (Sta13).
+    """
+    connection = association.dul.socket
+    if association.dul.state_machine.current_state not in ("Sta2", "Sta13"):
+        association.abort()
+    elif connection is not None:
+        connection.close()
 
 
 def _answer_echo(_event: evt.Event) -> int:

@@ -35,7 +35,7 @@ class Page:
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"},
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=180) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
             raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:2000]}") from error
@@ -101,7 +101,7 @@ def _serving(home: Home, command: str, is_ready: Callable[[Page], bool]) -> Iter
             assert process.poll() is None, log.read_text(errors="replace")[-4000:]
             return is_ready(page)
 
-        wait_until(ready, seconds=120, what=command)
+        wait_until(ready, seconds=200, what=command)
         yield page
     finally:
         _end_group(process)

@@ -96,7 +96,7 @@ class Wire:
             if kind == 5:
                 self.socket.sendall(_pdu(6, bytes(4)))
                 raise Closed
-            if kind == 7:
+            if kind in (6, 7):  # our own release is answered, or the association aborted: both end it
                 raise Closed
             assert kind == 4
             while body:

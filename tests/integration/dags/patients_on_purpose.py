@@ -28,10 +28,7 @@ def patients_on_purpose():
         uri = context["ti"].xcom_pull(task_ids="patients", key="dicom_answers")["uri"]
         hook = DicomHook("aria")
         keys = {"PatientID": read_row(uri, key)["PatientID"], "Modality": "RTPLAN"}
-        request = hook.select("IMAGE", keys)
-        if request is None:
-            return 0
-        return hook.retrieve(request, retrieval_id=retrieval_id(context)).counts["verified"]
+        return hook.retrieve(hook.select("IMAGE", keys), retrieval_id=retrieval_id(context)).counts["verified"]
 
     @task
     def wrong(key: str) -> None:

@@ -218,7 +218,7 @@ def test_an_object_that_takes_longer_than_the_message_timeout_is_no_silence(peer
 
     sink = MemorySink()
     with raw_peer(player(script)) as port:
-        get_from(peer_at(port, dimse_timeout=0.5), identifier, sink)
+        get_from(peer_at(port, dimse_timeout=1.0), identifier, sink)
     assert sink.committed["1.2.3.9"][1] == OBJECT
 
 

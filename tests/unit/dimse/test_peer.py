@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from airflow_provider_varian.connection_fields import CONNECTION_FIELDS
-from airflow_provider_varian.dimse.peer import Peer, TlsSettings, parse_peer_address, peer_from_connection
+from airflow_provider_varian.dimse.peer import (
+    Peer,
+    TlsSettings,
+    connection_parts,
+    parse_peer_address,
+    peer_from_connection,
+)
 from airflow_provider_varian.errors import ConfigurationError
 
 REQUIRED = {"called_ae_title": "VMSDBD"}
@@ -27,6 +35,17 @@ def test_null_and_empty_mean_absent():
     nothing = {field.key: None for field in CONNECTION_FIELDS if not field.required}
     assert peer_with(**nothing) == peer_with()
     assert peer_with(move_destination="", receiver="", timezone="", quiet_hours="", receiver_port="") == peer_with()
+
+
+def test_an_airflow_connection_keeps_an_empty_login_as_empty_text():
+    fields = {"conn_type": "dicom", "host": "aria", "port": 51402, "login": "", "password": ""}
+    connection = SimpleNamespace(**fields, extra_dejson=REQUIRED)
+    assert peer_from_connection(**connection_parts("aria", connection)) == peer_with()
+
+
+def test_a_connection_of_another_type_is_refused_by_its_id():
+    with pytest.raises(ConfigurationError, match="'a_database' is of type 'postgres', not 'dicom'"):
+        connection_parts("a_database", SimpleNamespace(conn_type="postgres"))
 
 
 def test_values_of_a_connection_uri_come_as_text():

@@ -77,9 +77,13 @@ def test_over_airflow_the_face_costs_few_milliseconds():
         f"for name in {_FACE!r}: importlib.import_module(name)\n"
         "print('RESULT', 1000 * (time.perf_counter() - started))\n"
     )
-    # The best of several: whatever else the machine does can only slow it down.
-    milliseconds = [float(_run(program)) for _ in range(5)]
-    assert min(milliseconds) <= _BUDGET_MS, milliseconds
+    # The best of several: whatever else the machine does can only slow it down, so one that keeps to it is enough.
+    milliseconds: list[float] = []
+    while len(milliseconds) < 6:
+        milliseconds.append(float(_run(program)))
+        if milliseconds[-1] <= _BUDGET_MS:
+            return
+    raise AssertionError(f"never within {_BUDGET_MS} ms: {milliseconds}")
 
 
 def test_metadata_needs_neither_airflow_nor_dicom():

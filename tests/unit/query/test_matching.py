@@ -236,9 +236,9 @@ def test_a_key_that_cannot_be_read_is_refused_without_its_value(keyword, key):
 
 
 def test_a_hostile_pattern_takes_no_time():
-    started = time.monotonic()
+    started = time.thread_time()  # of this thread: what else the machine does is not counted
     assert match(ds(StudyDescription="a" * 64), ds(StudyDescription="*a" * 31 + "*b")) is MISS
-    assert time.monotonic() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_a_broken_sequence_is_undecided():
