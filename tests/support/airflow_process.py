@@ -79,6 +79,10 @@ class Home:
         return done.stdout
 
 
+#: How long a process of Airflow waits for another to leave the SQLite database. Its default of 5 seconds is short on a
+#: busy machine; the page then answers 500.
+_LOCK_SECONDS = 90
+
 #: A migrated database, once this process has made one: a copy saves the seconds that each migration takes.
 _migrated: list[Path] = []
 
@@ -108,7 +112,7 @@ def bare_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[st
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": "patientid,patientname",
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}",
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}?timeout={_LOCK_SECONDS}",
         "AIRFLOW__VARIAN__STORAGE_ROOT": str(root / "storage"),
         "AIRFLOW__VARIAN__SPOOL_ROOT": str(root / "spool"),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}",
