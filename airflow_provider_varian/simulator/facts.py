@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.linacs import LINACS, Exercise
-from airflow_provider_varian.simulator.place import Place
-from airflow_provider_varian.simulator.sessions import Truth, session, truth
+from airflow_provider_varian.simulator.clinic.linacs import LINACS, Exercise
+from airflow_provider_varian.simulator.clinic.place import Place
+from airflow_provider_varian.simulator.clinic.sessions import Truth, session, truth
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,12 +15,12 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.data_directory import DataDirectory
-from airflow_provider_varian.simulator.holdings import Holdings
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
+from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from support.airflow_process import new_home
 from support.ports import wait_until
 
 from airflow_provider_varian.connection_fields import CONNECTION_FIELDS
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 pytestmark = [pytest.mark.airflow, pytest.mark.browser, pytest.mark.timeout(300)]
 

@@ -16,9 +16,9 @@ from support.faulty import Faulty
 from support.identifiers import forms_of, found_in
 from support.ports import free_port
 
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
@@ -223,7 +223,7 @@ def clinical(site, tmp_path_factory):
         connections={"aria": environment},
     )
     (result,), output = run_dags(home, [{"dag_id": "patients_on_purpose"}])
-    from airflow_provider_varian.simulator.patients import clinical_patient
+    from airflow_provider_varian.simulator.clinic.patients import clinical_patient
 
     patients = [clinical_patient(site.clinic.identity, number) for number in range(4)]
     words = {word for patient in patients for word in forms_of(patient.patient_id, patient.name)}

@@ -13,9 +13,9 @@ from support.airflow_page import standalone
 from support.airflow_process import new_home
 from support.ports import free_port, wait_until
 
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(420)]
 

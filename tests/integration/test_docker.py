@@ -23,7 +23,7 @@ import yaml
 from airflow_provider_varian.cli.main import parser
 from airflow_provider_varian.dimse.peer import peer_from_connection
 from airflow_provider_varian.get_provider_info import get_provider_info
-from airflow_provider_varian.simulator.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 
 HERE = Path(__file__).parent.parent.parent
 DOCKER = HERE / "docker"

@@ -21,11 +21,11 @@ from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.retrieval.outcome import Outcome
 from airflow_provider_varian.retrieval.request import RetrievalRequest
 from airflow_provider_varian.retrieval.retrieve import retrieve
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.clinic import Clinic
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.facts import facts
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 pytestmark = pytest.mark.peers
 

@@ -12,10 +12,10 @@ from support import dcmtk
 from support.ports import free_port
 from support.simulated import UNTIL, trusted
 
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.clinic import Clinic
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.facts import facts
-from airflow_provider_varian.simulator.server import SimulatedDaemon
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 pytestmark = pytest.mark.peers
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from pydicom.dataset import Dataset
 
-from airflow_provider_varian.simulator.holdings import Holdings, Node, Search
+from airflow_provider_varian.simulator.holdings.tree import Holdings, Node, Search
 
 
 @dataclass

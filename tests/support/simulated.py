@@ -21,8 +21,8 @@ from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.find import iter_matches
 from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.dimse.peer import Peer, peer_from_connection
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 
 UNTIL = date(2026, 11, 20)
 MATRIX = 64

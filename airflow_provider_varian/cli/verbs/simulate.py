@@ -52,9 +52,9 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
     from airflow_provider_varian.dimse.settings import read_ae_title
-    from airflow_provider_varian.simulator.behaviour import Behaviour
+    from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+    from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
     from airflow_provider_varian.simulator.run import SimulatorOptions, run
-    from airflow_provider_varian.simulator.trusted import TrustedEntity
 
     ae_title = read_ae_title(FIELDS_BY_KEY["called_ae_title"], arguments.ae_title)
     habits = (["get=on"] if arguments.get else []) + arguments.quirk

@@ -10,9 +10,9 @@ import pytest
 from support.ports import free_port
 
 from airflow_provider_varian.cli.main import main
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 #: The last day of the clinic that all these tests look at.
 TODAY = date(2026, 1, 5)

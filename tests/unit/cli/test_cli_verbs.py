@@ -18,9 +18,9 @@ from pynetdicom.sop_class import RTImageStorage
 from support.certificates import Authority
 
 from airflow_provider_varian.cli.main import main
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.facts import facts
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
 
 PATIENT = "QA_TB_WL"
 OF_THE_DAY = ("-k", f"PatientID={PATIENT}", "-k", "Modality=RTIMAGE", "-k", "AcquisitionDate=20260105")

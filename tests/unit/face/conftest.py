@@ -14,9 +14,9 @@ import pytest
 from support.faulty import Faulty
 from support.ports import free_port
 
-from airflow_provider_varian.simulator.clinic import Clinic
-from airflow_provider_varian.simulator.server import SimulatedDaemon
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 ZONE = ZoneInfo("Europe/Zurich")
 LAST_DAY = date(2026, 11, 20)

@@ -25,7 +25,7 @@ from airflow_provider_varian.operators.aria import AriaQAImagesOperator
 from airflow_provider_varian.operators.machines import write_machines
 from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
 from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, write_qa_report
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 
 EVERY_DAY = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
@@ -291,7 +291,7 @@ def test_the_plan_has_a_retrieval_of_its_own(aria, morning, storage):
 
 def _answer_empty(monkeypatch, keyword):
     """Let the daemon answer a key empty, as some do."""
-    from airflow_provider_varian.simulator import find_service
+    from airflow_provider_varian.simulator.daemon import find_service
 
     inner = find_service.answer
 

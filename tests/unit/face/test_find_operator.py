@@ -125,7 +125,7 @@ def test_an_unknown_xcom_form_is_refused_before_any_network(aria, context, daemo
 
 
 def test_undecided_answers_are_kept_apart_from_the_matches(aria, context, monkeypatch):
-    from airflow_provider_varian.simulator import find_service
+    from airflow_provider_varian.simulator.daemon import find_service
 
     inner = find_service.answer
 

@@ -23,7 +23,7 @@ from airflow_provider_varian.errors import (
 from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
 from airflow_provider_varian.operators.retrieve import DicomGetOperator, DicomMoveOperator, DicomRetrieveOperator
-from airflow_provider_varian.simulator.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 
 PLANS = {"PatientID": "QA_TB_WL", "Modality": "RTPLAN"}
 
@@ -204,7 +204,7 @@ def test_a_third_party_move_to_an_unknown_destination_fails_at_once(aria, contex
 def test_a_third_party_move_is_reported_and_nothing_comes_here(aria, context, daemon, storage):
     from pynetdicom import AE, AllStoragePresentationContexts, evt
 
-    from airflow_provider_varian.simulator.trusted import TrustedEntity
+    from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 
     arrived = []
     ae = AE("THIRD")

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from support.simulated import MATRIX, UNTIL, Client, Receiver, peer_of, receiving, trusted
 
-from airflow_provider_varian.simulator.clinic import Clinic
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.facts import PlanFact, facts
-from airflow_provider_varian.simulator.server import SimulatedDaemon
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from support.simulated import Client
 
 from airflow_provider_varian.dimse.echo import echo_peer
 from airflow_provider_varian.dimse.peer import peer_from_connection
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.run import SimulatorOptions
-from airflow_provider_varian.simulator.trusted import TrustedEntity
 
 PROGRAM = """
 from datetime import date
 from airflow_provider_varian.simulator.run import SimulatorOptions, run
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 trusted = (TrustedEntity.parse("AIRFLOW@127.0.0.1:11112"),)
 run(SimulatorOptions(port=0, trusted=trusted, until=date(2026, 11, 20)), lambda line: print(line, flush=True))
 print("stopped", flush=True)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.simulator.trusted import TrustedEntities, TrustedEntity
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntities, TrustedEntity
 
 
 def test_an_entry_is_read_as_the_command_line_gives_it():

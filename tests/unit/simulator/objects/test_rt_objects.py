@@ -6,10 +6,10 @@ from support.simulated import UNTIL, identifier
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.simulator.clinic import Clinic
 from airflow_provider_varian.simulator.facts import facts
-from airflow_provider_varian.simulator.holdings import Search, walk
-from airflow_provider_varian.simulator.pixels import project
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
+from airflow_provider_varian.simulator.holdings.tree import Search, walk
+from airflow_provider_varian.simulator.objects.pixels import project
 
 
 def fetch(clinic, uid):

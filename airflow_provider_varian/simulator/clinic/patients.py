@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Final
 
-from airflow_provider_varian.simulator.identity import Identity
+from airflow_provider_varian.simulator.clinic.identity import Identity
 
 _FAMILY: Final = (
     ("Müller", ""), ("Yamada", "山田"), ("García", ""), ("Wang", "王"), ("Ångström", ""), ("Kim", "김"),

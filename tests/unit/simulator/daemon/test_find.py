@@ -11,7 +11,7 @@ from airflow_provider_varian.dimse import contexts
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.find import iter_matches
 from airflow_provider_varian.errors import PeerFailureError, RefusedByPeerError
-from airflow_provider_varian.simulator import find_service
+from airflow_provider_varian.simulator.daemon import find_service
 
 TODAY = UNTIL.strftime("%Y%m%d")
 

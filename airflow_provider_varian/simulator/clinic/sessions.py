@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from airflow_provider_varian.simulator.identity import Identity
-from airflow_provider_varian.simulator.linacs import Beam, Exercise, Linac, QAPlan
+from airflow_provider_varian.simulator.clinic.identity import Identity
+from airflow_provider_varian.simulator.clinic.linacs import Beam, Exercise, Linac, QAPlan
 
 #: A kV source sits a quarter turn from the MV source (IEC 61217 gantry angle plus 90).
 KV_SOURCE_OFFSET = 90.0

@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
-from airflow_provider_varian.simulator.holdings import Node, Search
+from airflow_provider_varian.simulator.holdings.tree import Node, Search
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from support.simulated import peer_of, trusted
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.echo import echo_peer
 from airflow_provider_varian.errors import ConfigurationError, PermanentRejectionError
-from airflow_provider_varian.simulator.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 
 
 def open_association(daemon, offered, calling="AIRFLOW", ext_neg=None):

@@ -51,7 +51,7 @@ def test_a_series_arrives_whole_with_counts_on_the_way(client, receiver, plan, s
 
 def test_what_arrives_is_what_the_clinic_made(client, clinic, receiver, plan):
     from airflow_provider_varian.query.level import Level
-    from airflow_provider_varian.simulator.holdings import Search, walk
+    from airflow_provider_varian.simulator.holdings.tree import Search, walk
 
     uid = uids_of(plan)[0]
     client.move("IMAGE", SOPInstanceUID=uid)
@@ -204,7 +204,7 @@ def test_the_time_of_an_export_may_be_left_alone(client, receiver, habit, plan):
 
 def test_the_character_set_is_that_of_the_destination(clinic, receiver):
     """Quirk 23."""
-    from airflow_provider_varian.simulator.server import SimulatedDaemon
+    from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 
     entities = [trusted(receiver.port), trusted(receiver.port, ae_title="OLD", character_set="ISO_IR 100")]
     with SimulatedDaemon(clinic, trusted=entities) as daemon:
@@ -295,7 +295,7 @@ def test_stopping_the_daemon_ends_a_move_at_once(clinic, plan, series):
     import time
 
     from airflow_provider_varian.errors import DicomError
-    from airflow_provider_varian.simulator.server import SimulatedDaemon
+    from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 
     proceed, reached = threading.Event(), threading.Event()
     with receiving() as receiver:

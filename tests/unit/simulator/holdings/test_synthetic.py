@@ -9,10 +9,10 @@ import pytest
 from support.simulated import UNTIL, identifier
 
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.simulator import rt_image
-from airflow_provider_varian.simulator.clinic import Clinic
 from airflow_provider_varian.simulator.facts import facts
-from airflow_provider_varian.simulator.holdings import Search, walk
+from airflow_provider_varian.simulator.holdings.synthetic import Clinic
+from airflow_provider_varian.simulator.holdings.tree import Search, walk
+from airflow_provider_varian.simulator.objects import rt_image
 
 
 def found(clinic, level, **keys):

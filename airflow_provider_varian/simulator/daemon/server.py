@@ -25,13 +25,13 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import parked, socket_manners
 from airflow_provider_varian.dimse.quiet import silence
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.simulator import wire
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.find_service import CANNOT_UNDERSTAND, find
-from airflow_provider_varian.simulator.holdings import Holdings
-from airflow_provider_varian.simulator.outgoing import TRANSACTION_SECONDS, OutgoingAssociations, end
-from airflow_provider_varian.simulator.retrieve_service import Export, retrieve
-from airflow_provider_varian.simulator.trusted import TrustedEntities, TrustedEntity
+from airflow_provider_varian.simulator.daemon import wire
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.find_service import CANNOT_UNDERSTAND, find
+from airflow_provider_varian.simulator.daemon.outgoing import TRANSACTION_SECONDS, OutgoingAssociations, end
+from airflow_provider_varian.simulator.daemon.retrieve_service import Export, retrieve
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntities, TrustedEntity
+from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 log = logging.getLogger(__name__)
 

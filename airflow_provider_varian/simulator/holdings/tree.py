@@ -18,7 +18,7 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
 from airflow_provider_varian.query.matching import NOT_KEYS, Matcher, Verdict
 from airflow_provider_varian.query.values import encodings_of, read
-from airflow_provider_varian.simulator.attributes import Values, element_of, keyword_of, tag_of
+from airflow_provider_varian.simulator.holdings.attributes import Values, element_of, keyword_of, tag_of
 
 _PATIENT = frozenset(
     {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientBirthTime", "OtherPatientIDs",

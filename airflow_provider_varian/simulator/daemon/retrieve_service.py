@@ -17,9 +17,9 @@ from pynetdicom.presentation import PresentationContext
 
 from airflow_provider_varian.dimse.status import is_warning
 from airflow_provider_varian.query.level import UNIQUE_KEYS, Level
-from airflow_provider_varian.simulator import character_sets, wire
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.find_service import (
+from airflow_provider_varian.simulator.daemon import character_sets, wire
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.find_service import (
     CANCELLED,
     IDENTIFIER_MISMATCH,
     PENDING,
@@ -29,8 +29,8 @@ from airflow_provider_varian.simulator.find_service import (
     never_matches,
     read_identifier,
 )
-from airflow_provider_varian.simulator.holdings import Holdings, Node, Search, instances_below, unique_values, walk
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
+from airflow_provider_varian.simulator.holdings.tree import Holdings, Node, Search, instances_below, unique_values, walk
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,11 @@ from pydicom.dataset import Dataset
 from airflow_provider_varian import uids
 from airflow_provider_varian.errors import QueryError
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.simulator import character_sets
-from airflow_provider_varian.simulator.answers import answer
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.holdings import Chain, Holdings, Search, walk
-from airflow_provider_varian.simulator.wire import Exchange
+from airflow_provider_varian.simulator.daemon import character_sets
+from airflow_provider_varian.simulator.daemon.answers import answer
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.wire import Exchange
+from airflow_provider_varian.simulator.holdings.tree import Chain, Holdings, Search, walk
 
 log = logging.getLogger(__name__)
 

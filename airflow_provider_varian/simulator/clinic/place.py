@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from airflow_provider_varian.simulator.identity import Identity, UidRoot
-from airflow_provider_varian.simulator.linacs import LINACS, Linac, QACourse, QAPlan
+from airflow_provider_varian.simulator.clinic.identity import Identity, UidRoot
+from airflow_provider_varian.simulator.clinic.linacs import LINACS, Linac, QACourse, QAPlan
 
 
 class Place:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from airflow_provider_varian.simulator import pixels
-from airflow_provider_varian.simulator.identity import Identity
-from airflow_provider_varian.simulator.linacs import PORTAL, Exercise, Linac, QAPlan
-from airflow_provider_varian.simulator.sessions import Exposure, Session, Truth, truth
+from airflow_provider_varian.simulator.clinic.identity import Identity
+from airflow_provider_varian.simulator.clinic.linacs import PORTAL, Exercise, Linac, QAPlan
+from airflow_provider_varian.simulator.clinic.sessions import Exposure, Session, Truth, truth
+from airflow_provider_varian.simulator.objects import pixels
 
 _RECEPTOR_TRANSLATION: Final = [0.0, 0.0, -(pixels.SID_MM - pixels.SAD_MM)]
 _KV_FIELD_MM: Final = 150.0

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from airflow_provider_varian.simulator import pixels
-from airflow_provider_varian.simulator.pixels import Panel, project
+from airflow_provider_varian.simulator.objects import pixels
+from airflow_provider_varian.simulator.objects.pixels import Panel, project
 
 PANEL = Panel(matrix=640)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.simulator.behaviour import Behaviour, habits
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour, habits
 
 
 def test_defaults_are_those_of_a_16_1_service():

@@ -11,9 +11,9 @@ from pydicom.tag import BaseTag
 
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.matching import NOT_KEYS
-from airflow_provider_varian.simulator.attributes import element, element_of, keyword_of
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.holdings import Chain, Node, level_of
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.holdings.attributes import element, element_of, keyword_of
+from airflow_provider_varian.simulator.holdings.tree import Chain, Node, level_of
 
 #: Counted or collected from what lies below, by keyword: the level at whose node it is asked.
 _RELATED: Final = {

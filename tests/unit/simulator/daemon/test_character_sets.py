@@ -6,7 +6,7 @@ import pytest
 from pydicom import Dataset
 from pynetdicom.dsutils import decode, encode
 
-from airflow_provider_varian.simulator import character_sets
+from airflow_provider_varian.simulator.daemon import character_sets
 
 
 def through_the_wire(character_set):

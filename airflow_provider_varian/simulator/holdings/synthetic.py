@@ -17,16 +17,16 @@ from pydicom.dataset import Dataset
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.simulator import plan as rt_plan
-from airflow_provider_varian.simulator import rt_image
-from airflow_provider_varian.simulator.attributes import data_set
-from airflow_provider_varian.simulator.holdings import Node, Search
-from airflow_provider_varian.simulator.identity import Identity, UidRoot
-from airflow_provider_varian.simulator.linacs import LINACS, Linac, QACourse, QAPlan
-from airflow_provider_varian.simulator.patients import ClinicalPatient, clinical_patient, clinical_patient_id
-from airflow_provider_varian.simulator.pixels import Panel
-from airflow_provider_varian.simulator.place import Place
-from airflow_provider_varian.simulator.sessions import Exposure, Session, session
+from airflow_provider_varian.simulator.clinic.identity import Identity, UidRoot
+from airflow_provider_varian.simulator.clinic.linacs import LINACS, Linac, QACourse, QAPlan
+from airflow_provider_varian.simulator.clinic.patients import ClinicalPatient, clinical_patient, clinical_patient_id
+from airflow_provider_varian.simulator.clinic.place import Place
+from airflow_provider_varian.simulator.clinic.sessions import Exposure, Session, session
+from airflow_provider_varian.simulator.holdings.attributes import data_set
+from airflow_provider_varian.simulator.holdings.tree import Node, Search
+from airflow_provider_varian.simulator.objects import plan as rt_plan
+from airflow_provider_varian.simulator.objects import rt_image
+from airflow_provider_varian.simulator.objects.pixels import Panel
 
 #: varian-daemon 1.5: the study description of studies that ARIA makes itself.
 STUDY_DESCRIPTION: Final = "ARIA RadOnc Study"

@@ -11,9 +11,9 @@ from support.simulated import Client, peer_of, receiving, trusted
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.simulator.behaviour import Behaviour
-from airflow_provider_varian.simulator.data_directory import DataDirectory
-from airflow_provider_varian.simulator.server import SimulatedDaemon
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
 
 
 def dataset(number, *, patient="P1", study="1.2.3", series="1.2.3.4", syntax=ExplicitVRLittleEndian):

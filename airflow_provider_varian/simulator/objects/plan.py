@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from airflow_provider_varian.simulator.linacs import Beam, Exercise, Linac, QAPlan
+from airflow_provider_varian.simulator.clinic.linacs import Beam, Exercise, Linac, QAPlan
 
 _LEAF_BOUNDARIES: Final = tuple(
     float(edge) for edge in (*range(-200, -99, 10), *range(-95, 96, 5), *range(100, 201, 10))

@@ -13,7 +13,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from airflow_provider_varian.dimse import parked, socket_manners
-from airflow_provider_varian.simulator.trusted import TrustedEntity
+from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from airflow_provider_varian.simulator.identity import Identity, UidRoot
+from airflow_provider_varian.simulator.clinic.identity import Identity, UidRoot
 from airflow_provider_varian.uids import is_uid
 
 

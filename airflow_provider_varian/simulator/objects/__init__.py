@@ -1,0 +1,1 @@
+"""The clinic's DICOM objects: attributes and pixels, by IOD."""
