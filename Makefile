@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 OLDEST := .venv-oldest
+QA := .venv-qa
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 OLDEST_AIRFLOW := 3.1.8
@@ -12,10 +13,10 @@ export UV_NATIVE_TLS := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ui test test-slow peers lint docs unit oldest wheel constraints clean
+.PHONY: help demo demo-ui test test-slow peers qa bench-serving lint docs unit oldest wheel constraints clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # ---------------------------------------------------------------------------------------------------------- set-up
 
@@ -39,6 +40,12 @@ $(UV):
 	$(UV) pip install --quiet --python $(OLDEST)/bin/python -c constraints/airflow-$(OLDEST_AIRFLOW).txt -e '.[demo]' --group test
 	@mkdir -p .stamps && touch $@
 
+# pylinac needs an older pydicom than we do, so it lives apart.
+.stamps/qa: constraints-qa.txt | $(UV)
+	$(PYTHON) -m venv $(QA)
+	$(UV) pip install --quiet --python $(QA)/bin/python -c constraints-qa.txt 'pylinac>=3.49'
+	@mkdir -p .stamps && touch $@
+
 # ------------------------------------------------------------------------------------------------------ for people
 
 demo: .stamps/demo ## pull yesterday's QA images of two simulated linacs with real Airflow
@@ -47,7 +54,7 @@ demo: .stamps/demo ## pull yesterday's QA images of two simulated linacs with re
 demo-ui: .stamps/demo ## the same in Airflow's web page, for you to press Trigger
 	@$(BIN)/python -m demo.ui
 
-test: peers .stamps/develop .stamps/oldest ## everything that must hold: lint, types, layers, tests, oldest Airflow, docs, wheel
+test: peers .stamps/develop .stamps/oldest .stamps/qa ## everything that must hold: lint, types, layers, tests, oldest Airflow, docs, wheel
 	@scripts/test
 
 test-slow: peers .stamps/develop ## the long tests, minutes to hours
@@ -55,6 +62,11 @@ test-slow: peers .stamps/develop ## the long tests, minutes to hours
 
 peers: ## install the DICOM peers and the browser that the tests run against (Debian, as root or with CI=true)
 	@scripts/peers
+
+bench-serving: peers .stamps/develop ## how fast the simulator serves, beside DCMTK's dcmqrscp, in one run
+	@$(BIN)/python -m benchmarks.serving
+
+qa: .stamps/qa ## install pylinac, which looks at the simulated QA images, apart from all else
 
 lint: .stamps/develop ## style, types, layers
 	@scripts/lint
@@ -70,5 +82,5 @@ constraints: | $(UV) ## resolve both working sets again
 	@scripts/constraints
 
 clean: ## remove all that make has made
-	rm -rf $(VENV) $(OLDEST) .stamps .demo .demo-ui dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(QA) .stamps .demo .demo-ui dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

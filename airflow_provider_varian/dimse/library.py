@@ -13,6 +13,8 @@ from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
+from pynetdicom.fsm import StateMachine
+from pynetdicom.transport import AssociationSocket
 
 from airflow_provider_varian.errors import ConfigurationError
 
@@ -28,13 +30,35 @@ _ATTRIBUTES: Final = (
     (DIMSEServiceProvider, ("msg_queue",)),
     (DULServiceProvider, ("socket",)),
 )
+# What the streaming sender needs beyond that; without it objects go by pynetdicom's own path.
+_STREAMING_METHODS: Final = ((DULServiceProvider, ("_process_recv_primitive", "_decode_pdu")),)
+_STREAMING_ATTRIBUTES: Final = (
+    (DIMSEServiceProvider, ("cancel_req", "message")),
+    (
+        DULServiceProvider,
+        ("_idle_timer", "_recv_pdu", "event_queue", "state_machine", "to_provider_queue"),
+    ),
+    (AssociationSocket, ("socket",)),
+    (StateMachine, ("current_state",)),
+)
+
+_Names = tuple[tuple[type, tuple[str, ...]], ...]
 
 
 def missing_names() -> list[str]:
     """Return the names that this release of pynetdicom lacks, as ``Class.name``."""
-    missing = [f"{owner.__name__}.{name}" for owner, names in _METHODS for name in names if not hasattr(owner, name)]
-    for owner, names in _ATTRIBUTES:
-        used = owner.__init__.__code__.co_names
+    return _missing(_METHODS, _ATTRIBUTES)
+
+
+def missing_for_streaming() -> list[str]:
+    """Return the names without which objects cannot be streamed, as ``Class.name``."""
+    return _missing(_STREAMING_METHODS, _STREAMING_ATTRIBUTES)
+
+
+def _missing(methods: _Names, attributes: _Names) -> list[str]:
+    missing = [f"{owner.__name__}.{name}" for owner, names in methods for name in names if not hasattr(owner, name)]
+    for owner, names in attributes:
+        used = owner.__init__.__code__.co_names  # type: ignore[misc]  # of the class, whose __init__ is its own
         missing += [f"{owner.__name__}.{name}" for name in names if name not in used]
     return missing
 

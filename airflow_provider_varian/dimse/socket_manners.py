@@ -30,6 +30,14 @@ def quick_ack(event: evt.Event) -> None:
         _set(event, _QUICKACK)
 
 
+def acknowledge_at_once(connection: socket.socket) -> None:
+    """Arm quick acknowledgement again, for who sends and receives without pynetdicom's events."""
+    if _QUICKACK is not None:
+        # As in _set(): a connection that is gone is noticed elsewhere.
+        with suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+
+
 def handlers() -> list[tuple[evt.EventType, Callable[..., Any]]]:
     """Return the event handlers that a requestor or an acceptor of pynetdicom binds."""
     return [

@@ -1,0 +1,182 @@
+"""Command sets: the few elements of group 0000 before each data set, by a small codec of our own.
+
+They are Implicit VR Little Endian whatever was negotiated (PS3.7 6.3.1), and their elements are those of
+PS3.7 Annex E. pynetdicom takes them through pydicom's data sets, which costs 0.7 ms for each C-STORE
+(performance 1.4, 7), more than the object itself on a local network.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+C_STORE_RQ: Final = 0x0001
+C_STORE_RSP: Final = 0x8001
+C_GET_RSP: Final = 0x8010
+C_MOVE_RSP: Final = 0x8021
+C_CANCEL_RQ: Final = 0x0FFF
+
+#: Command Data Set Type (0000,0800): this value says that no data set follows, any other that one does.
+NO_DATA_SET: Final = 0x0101
+_DATA_SET: Final = 0x0001
+
+_GROUP_LENGTH: Final = 0x0000
+_AFFECTED_SOP_CLASS_UID: Final = 0x0002
+_COMMAND_FIELD: Final = 0x0100
+_MESSAGE_ID: Final = 0x0110
+_RESPONDED_TO: Final = 0x0120
+_PRIORITY: Final = 0x0700
+_DATA_SET_TYPE: Final = 0x0800
+_STATUS: Final = 0x0900
+_ERROR_COMMENT: Final = 0x0902
+_AFFECTED_SOP_INSTANCE_UID: Final = 0x1000
+_REMAINING: Final = 0x1020
+_COMPLETED: Final = 0x1021
+_FAILED: Final = 0x1022
+_WARNING: Final = 0x1023
+_ORIGINATOR: Final = 0x1030
+_ORIGINATOR_MESSAGE_ID: Final = 0x1031
+
+_HEAD: Final = struct.Struct("<HHI")
+_NUMBER: Final = struct.Struct("<HHIH")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRequest:
+    """A C-STORE-RQ (PS3.7 9.3.1.1).
+
+    :param sop_class_uid: Affected SOP Class UID.
+    :param sop_instance_uid: Affected SOP Instance UID.
+    :param message_id: Message ID, 0 to 65535.
+    :param priority: 0 medium, 1 high, 2 low.
+    :param originator: AE title and Message ID of the C-MOVE-RQ, for a sub-operation of one.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    message_id: int
+    priority: int = 0
+    originator: tuple[str, int] | None = None
+
+    def encoded(self) -> bytes:
+        """Return the command set.
+
+        :raises ValueError: for a number or a text that does not fit its element.
+        """
+        body = (
+            _text(_AFFECTED_SOP_CLASS_UID, self.sop_class_uid, 64, b"\0")
+            + _number(_COMMAND_FIELD, C_STORE_RQ)
+            + _number(_MESSAGE_ID, self.message_id)
+            + _number(_PRIORITY, self.priority)
+            + _number(_DATA_SET_TYPE, _DATA_SET)
+            + _text(_AFFECTED_SOP_INSTANCE_UID, self.sop_instance_uid, 64, b"\0")
+        )
+        if self.originator is not None:
+            ae_title, message_id = self.originator
+            body += _text(_ORIGINATOR, ae_title, 16, b" ") + _number(_ORIGINATOR_MESSAGE_ID, message_id)
+        return _whole(body)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetrieveProgress:
+    """A C-MOVE-RSP or C-GET-RSP without an identifier (PS3.7 9.3.4.2, 9.3.3.2): what a pending one is.
+
+    :param command_field: :data:`C_MOVE_RSP` or :data:`C_GET_RSP`.
+    :param sop_class_uid: of the information model.
+    :param responds_to: Message ID of the request.
+    """
+
+    command_field: int
+    sop_class_uid: str
+    responds_to: int
+    status: int
+    remaining: int
+    completed: int
+    failed: int
+    warning: int
+
+    def encoded(self) -> bytes:
+        """Return the command set.
+
+        :raises ValueError: for a number or a text that does not fit its element.
+        """
+        return _whole(
+            _text(_AFFECTED_SOP_CLASS_UID, self.sop_class_uid, 64, b"\0")
+            + _number(_COMMAND_FIELD, self.command_field)
+            + _number(_RESPONDED_TO, self.responds_to)
+            + _number(_DATA_SET_TYPE, NO_DATA_SET)
+            + _number(_STATUS, self.status)
+            + _number(_REMAINING, self.remaining)
+            + _number(_COMPLETED, self.completed)
+            + _number(_FAILED, self.failed)
+            + _number(_WARNING, self.warning)
+        )
+
+
+class Command:
+    """A command set as it came from a peer.
+
+    :param data: its bytes, all fragments together.
+    :raises ValueError: when its elements do not fit into each other, or a number has not two bytes.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._elements: Mapping[int, bytes] = dict(_elements(data))
+        self.command_field = self._required(_COMMAND_FIELD)
+        self.responds_to = self._value(_RESPONDED_TO)
+        self.status = self._value(_STATUS)
+        #: Whether a data set follows.
+        self.has_data_set = self._required(_DATA_SET_TYPE) != NO_DATA_SET
+
+    @property
+    def error_comment(self) -> str:
+        """Error Comment (0000,0902), LO: what is not ASCII in it becomes ``?``."""
+        return self._elements.get(_ERROR_COMMENT, b"").decode("ascii", "replace").replace("\ufffd", "?").strip(" \0")
+
+    def _value(self, element: int) -> int | None:
+        value = self._elements.get(element)
+        if not value:
+            return None
+        if len(value) != 2:
+            raise ValueError(f"element (0000,{element:04X}) has {len(value)} bytes instead of 2")
+        return int.from_bytes(value, "little")
+
+    def _required(self, element: int) -> int:
+        value = self._value(element)
+        if value is None:
+            raise ValueError(f"element (0000,{element:04X}) is missing")
+        return value
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    position = 0
+    while position < len(data):
+        if len(data) - position < _HEAD.size:
+            raise ValueError("a command set ends within an element")
+        group, element, length = _HEAD.unpack_from(data, position)
+        start = position + _HEAD.size
+        position = start + length
+        if group != 0 or position > len(data):
+            raise ValueError("a command set holds what is no command element")
+        yield element, data[start:position]
+
+
+def _number(element: int, value: int) -> bytes:
+    if not 0 <= value <= 0xFFFF:
+        raise ValueError(f"element (0000,{element:04X}) does not take {value}")
+    return _NUMBER.pack(0, element, 2, value)
+
+
+def _text(element: int, value: str, limit: int, padding: bytes) -> bytes:
+    # encode() raises UnicodeEncodeError, which is a ValueError.
+    encoded = value.encode("ascii")
+    if len(encoded) > limit:
+        raise ValueError(f"element (0000,{element:04X}) takes {limit} bytes, not {len(encoded)}")
+    encoded += padding * (len(encoded) % 2)
+    return _HEAD.pack(0, element, len(encoded)) + encoded
+
+
+def _whole(body: bytes) -> bytes:
+    return struct.pack("<HHII", 0, _GROUP_LENGTH, 4, len(body)) + body

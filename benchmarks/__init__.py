@@ -1,0 +1,1 @@
+"""Side-by-side measurements against DCMTK, on one machine, as ratios."""
