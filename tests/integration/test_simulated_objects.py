@@ -6,21 +6,28 @@ else may differ.
 
 from __future__ import annotations
 
+import subprocess
 import uuid
+from copy import deepcopy
 from datetime import date
+from pathlib import Path
 
+import numpy as np
 import pytest
-from pydicom import dcmread
-from support import dcmtk
+from pydicom import Dataset, dcmread
+from support import dciodvfy, dcmtk
+from support.cases import make_case, objects_of, whole, write
 from support.datasets import differences, elements, wire_bytes
 from support.ports import free_port
 
+from airflow_provider_varian import uids
 from airflow_provider_varian.aria.profile import profile_for
 from airflow_provider_varian.dimse.peer import Peer, peer_from_connection
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.retrieval.outcome import Outcome
 from airflow_provider_varian.retrieval.request import RetrievalRequest
 from airflow_provider_varian.retrieval.retrieve import retrieve
+from airflow_provider_varian.simulator.clinic.identity import Identity
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
@@ -127,3 +134,84 @@ def test_simulated_objects_survive_a_real_archive(kind, method, study, reference
     assert ours.keys() == reference.keys()
     for uid, file in ours.items():
         assert differences(elements(reference[uid]), elements(file)) == []
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> list[Path]:
+    """Every object of a clinical patient, as files named by what they are."""
+    folder = tmp_path_factory.mktemp("clinical")
+    case = make_case()
+    return [
+        write(whole(case, made), folder / f"{made.kind} {number:03d}.dcm")
+        for number, made in enumerate(objects_of(case, Identity(1)))
+    ]
+
+
+def read(path: Path) -> Dataset:
+    return dcmread(path)
+
+
+def standard_twin(dataset: Dataset) -> Dataset | None:
+    """Return an object that dciodvfy can judge in place of one that it cannot."""
+    twin = deepcopy(dataset)
+    if dataset.SOPClassUID == uids.VARIAN_HALCYON_RT_PLAN:
+        twin.SOPClassUID = uids.RT_PLAN
+        return twin
+    if dataset.SOPClassUID == uids.RT_DOSE:
+        # dciodvfy aborts on pixels of 32 bits, which PS3.3 C.8.8.3.4.1 allows; of 16 bits it takes them.
+        twin.BitsAllocated, twin.BitsStored, twin.HighBit = 16, 16, 15
+        twin.PixelData = (np.frombuffer(dataset.PixelData, "<u4") >> 16).astype("<u2").tobytes()
+        return twin
+    return None
+
+
+def test_dciodvfy_finds_no_error_in_clinical_objects_but_its_own(written, program, tmp_path):
+    used: set[dciodvfy.Allowed] = set()
+    judged = 0
+    for path in written:
+        dataset = read(path)
+        twin = standard_twin(dataset)
+        files = [] if dataset.SOPClassUID == uids.RT_DOSE else [(path, str(dataset.SOPClassUID))]
+        if twin is not None:
+            files.append((write(twin, tmp_path / path.name), str(twin.SOPClassUID)))
+        for file, sop_class_uid in files:
+            verdict = dciodvfy.judge(program("dciodvfy"), file, sop_class_uid)
+            assert verdict.errors == [], path.name
+            used |= verdict.used
+            judged += 1
+    assert judged > len(written)
+    # What no object needs any more is not allowed any more.
+    assert used == set(dciodvfy.ALLOWED)
+
+
+def test_dciodvfy_would_find_an_error(written, program, tmp_path):
+    for kind, keyword in (("planning CT", "ImagePositionPatient"), ("structure set", "ROIContourSequence"),
+                          ("record", "TreatmentDate"), ("registration", "RegistrationSequence")):  # fmt: skip
+        dataset = read(next(path for path in written if path.name.startswith(kind)))
+        del dataset[keyword]
+        verdict = dciodvfy.judge(program("dciodvfy"), write(dataset, tmp_path / f"{kind}.dcm"), dataset.SOPClassUID)
+        assert any(keyword in line.replace(" ", "") for line in verdict.errors), kind
+
+
+def test_dcmtk_reads_and_converts_clinical_objects(written, program, tmp_path):
+    kinds = {path.name.rpartition(" ")[0]: path for path in written}
+    assert len(kinds) == 11
+    for kind, path in kinds.items():
+        for command in (
+            (program("dcmftest"), path),
+            (program("dcmdump"), "-q", path),
+            (program("dcm2xml"), "+M", path, tmp_path / "object.xml"),
+            (program("dcmconv"), "+te", path, tmp_path / "explicit.dcm"),
+        ):
+            result = dcmtk.run(*command)
+            assert (result.returncode, result.stderr) == (0, ""), (kind, command[0])
+        assert differences(elements(path), elements(tmp_path / "explicit.dcm")) == [], kind
+
+
+def test_dcmtk_sees_the_dose_that_pydicom_sees(written, program, tmp_path):
+    path = next(path for path in written if path.name.startswith("dose"))
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    subprocess.run([program("dcmdump"), "-q", "+W", str(raw), str(path)], capture_output=True, check=True)
+    (pixels,) = raw.iterdir()
+    assert np.array_equal(np.frombuffer(pixels.read_bytes(), "<u4"), read(path).pixel_array.ravel())

@@ -1,4 +1,4 @@
-"""Pixels of synthetic portal images: a Winston-Lutz field with its ball, a picket fence, an open field.
+"""Pixels of synthetic portal images: a Winston-Lutz field with its ball, a picket fence, an open field, strips.
 
 Geometry is a point source at 1000 mm from the isocentre over a flat panel. All shapes are drawn
 in the panel's plane, so that what lies in the isocentre plane is magnified by SID/SAD and a ball
@@ -156,11 +156,47 @@ def open_field(
     :param noise: where the noise comes from.
     """
     image = _square(panel, field_mm, centre_mm)
+    image *= (output * _beam_profile(panel, flattened)).astype(np.float32)
+    return _noisy(image, noise)
+
+
+def strips(
+    panel: Panel,
+    *,
+    field_mm: float,
+    centre_mm: tuple[float, float],
+    strips_mm: Sequence[float],
+    width_mm: float,
+    dose: Sequence[float],
+    flattened: bool,
+    output: float = 1.0,
+    noise: np.random.Generator,
+) -> Plane:
+    """Draw the vertical strips of a VMAT test, in the beam of :func:`open_field`.
+
+    :param field_mm: length of the strips at the isocentre plane.
+    :param centre_mm: centre of the field on the panel.
+    :param strips_mm: centres of the strips at the isocentre plane.
+    :param width_mm: their width at the isocentre plane.
+    :param dose: dose to each strip relative to that of the open field.
+    :param flattened: whether the beam passes a flattening filter.
+    :param output: output relative to reference.
+    :param noise: where the noise comes from.
+    """
+    axis = panel.axis()
+    iso_x = (axis - centre_mm[0]) / panel.magnification
+    iso_y = (-axis - centre_mm[1]) / panel.magnification
+    blur = _PENUMBRA_MM / 2
+    across = sum(each * _slit(iso_x - x, width_mm, blur) for x, each in zip(strips_mm, dose, strict=True))
+    image = 0.012 + 0.988 * np.outer(_slit(iso_y, field_mm, blur), across)
+    return _noisy((image * (output * _beam_profile(panel, flattened))).astype(np.float32), noise)
+
+
+def _beam_profile(panel: Panel, flattened: bool) -> Line:
     radius = (panel.axis() / panel.magnification / 100.0) ** 2  # (distance / 100 mm)^2 along one axis
     # exp(a r^2) is separable, which keeps this an outer product.
     rise = np.exp(0.025 * radius) if flattened else np.exp(-0.28 * radius)
-    image *= (output * np.outer(rise, rise)).astype(np.float32)
-    return _noisy(image, noise)
+    return np.outer(rise, rise)
 
 
 def kv_ball(

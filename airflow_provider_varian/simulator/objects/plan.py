@@ -1,15 +1,13 @@
-"""RT Plans (PS3.3 A.20): of machine QA, and of clinical patients as decoys."""
+"""RT Plans of machine QA (PS3.3 A.20)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_provider_varian.simulator.clinic.linacs import Beam, Exercise, Linac, QAPlan
+from airflow_provider_varian.simulator.objects import beams
 
-_LEAF_BOUNDARIES: Final = tuple(
-    float(edge) for edge in (*range(-200, -99, 10), *range(-95, 96, 5), *range(100, 201, 10))
-)
 _PICKETS: Final = tuple((index - 4.5) * 15.0 for index in range(10))
 
 
@@ -35,99 +33,41 @@ def plan_beams(linac: Linac, plan: QAPlan) -> dict[str, Any]:
     }
 
 
-def clinical_beams(machine: str, energy: int, gantry_angles: Sequence[float], meterset: float) -> dict[str, Any]:
-    """Return the beams of a plain clinical plan: one static field per gantry angle."""
-    beams = [
-        {
-            **_beam_head(number, f"Field {number}", machine, "STATIC", "TrueBeam"),
-            "NumberOfControlPoints": 2,
-            "ControlPointSequence": [
-                _first_control_point(energy, gantry, 0.0, 0.0, 600, _openings(50.0)),
-                {"ControlPointIndex": 1, "CumulativeMetersetWeight": 1.0},
-            ],
-            "ReferencedPatientSetupNumber": 1,
-        }
-        for number, gantry in enumerate(gantry_angles, start=1)
-    ]
-    references = [{"BeamMeterset": meterset, "ReferencedBeamNumber": beam["BeamNumber"]} for beam in beams]
-    return {
-        "FractionGroupSequence": [
-            {
-                "FractionGroupNumber": 1,
-                "NumberOfFractionsPlanned": 20,
-                "NumberOfBeams": len(beams),
-                "NumberOfBrachyApplicationSetups": 0,
-                "ReferencedBeamSequence": references,
-            }
-        ],
-        "BeamSequence": beams,
-        "PatientSetupSequence": [
-            {"PatientPosition": "HFS", "PatientSetupNumber": 1, "SetupTechnique": "ISOCENTRIC"},
-        ],
-    }
-
-
 def _beam(linac: Linac, plan: QAPlan, beam: Beam, half_mm: float) -> dict[str, Any]:
-    dynamic = plan.exercise is Exercise.PICKET_FENCE
-    points = _picket_points(plan, beam) if dynamic else _static_points(plan, beam, half_mm)
+    dynamic = plan.exercise is Exercise.PICKET_FENCE or bool(beam.turns)
+    if plan.exercise is Exercise.PICKET_FENCE:
+        points = _picket_points(plan, beam)
+    else:
+        points = _strip_points(plan, beam) if beam.turns else _static_points(plan, beam, half_mm)
     return {
-        **_beam_head(beam.number, beam.name, linac.name, "DYNAMIC" if dynamic else "STATIC", linac.model),
-        "PrimaryFluenceModeSequence": [_fluence(plan.flattened)],
+        **beams.beam_head(beam.number, beam.name, linac.name, "DYNAMIC" if dynamic else "STATIC", linac.model),
+        "PrimaryFluenceModeSequence": [beams.fluence(plan.flattened)],
         "NumberOfControlPoints": len(points),
         "ControlPointSequence": points,
         "ReferencedPatientSetupNumber": 1,
     }
 
 
-def _fluence(flattened: bool) -> dict[str, Any]:
-    return {"FluenceMode": "STANDARD"} if flattened else {"FluenceMode": "NON_STANDARD", "FluenceModeID": "FFF"}
-
-
-def _beam_head(number: int, name: str, machine: str, beam_type: str, model: str) -> dict[str, Any]:
-    return {
-        "BeamNumber": number,
-        "BeamName": name,
-        "BeamType": beam_type,
-        "RadiationType": "PHOTON",
-        "TreatmentMachineName": machine,
-        "Manufacturer": "Varian Medical Systems",
-        "ManufacturerModelName": model,
-        "PrimaryDosimeterUnit": "MU",
-        "SourceAxisDistance": 1000.0,
-        "BeamLimitingDeviceSequence": [
-            {"RTBeamLimitingDeviceType": "ASYMX", "NumberOfLeafJawPairs": 1},
-            {"RTBeamLimitingDeviceType": "ASYMY", "NumberOfLeafJawPairs": 1},
-            {
-                "RTBeamLimitingDeviceType": "MLCX",
-                "NumberOfLeafJawPairs": len(_LEAF_BOUNDARIES) - 1,
-                "LeafPositionBoundaries": list(_LEAF_BOUNDARIES),
-            },
-        ],
-        "TreatmentDeliveryType": "TREATMENT",
-        "NumberOfWedges": 0,
-        "NumberOfCompensators": 0,
-        "NumberOfBoli": 0,
-        "NumberOfBlocks": 0,
-        "FinalCumulativeMetersetWeight": 1.0,
-    }
-
-
 def _static_points(plan: QAPlan, beam: Beam, half_mm: float) -> list[dict[str, Any]]:
-    rate = 600 if plan.flattened else 1400
-    first = _first_control_point(plan.energy, beam.gantry, beam.collimator, beam.couch, rate, _openings(half_mm))
+    rate = beams.dose_rate(plan.flattened)
+    first = beams.first_control_point(
+        plan.energy, beam.gantry, beam.collimator, beam.couch, rate, beams.openings(half_mm, half_mm)
+    )
     return [first, {"ControlPointIndex": 1, "CumulativeMetersetWeight": 1.0}]
 
 
 def _picket_points(plan: QAPlan, beam: Beam) -> list[dict[str, Any]]:
     """One control point per strip: leaves wait at it with a 3 mm gap (step and shoot)."""
-    rate = 600 if plan.flattened else 1400
+    rate = beams.dose_rate(plan.flattened)
     points = []
     for index, centre in enumerate(_PICKETS):
         weight = index / (len(_PICKETS) - 1)
-        leaves = _leaves(centre - 1.5, centre + 1.5)
+        leaves = beams.leaves(centre - 1.5, centre + 1.5)
         if index == 0:
-            jaws = _jaws(plan.field_mm / 2)
-            point = _first_control_point(plan.energy, beam.gantry, beam.collimator, beam.couch, rate, [*jaws, leaves])
+            jaws = beams.jaws(plan.field_mm / 2, plan.field_mm / 2)
+            point = beams.first_control_point(
+                plan.energy, beam.gantry, beam.collimator, beam.couch, rate, [*jaws, leaves]
+            )
         else:
             point = {
                 "ControlPointIndex": index,
@@ -138,44 +78,36 @@ def _picket_points(plan: QAPlan, beam: Beam) -> list[dict[str, Any]]:
     return points
 
 
-def _first_control_point(
-    energy: int, gantry: float, collimator: float, couch: float, rate: int, openings: list[dict[str, Any]]
-) -> dict[str, Any]:
-    return {
-        "ControlPointIndex": 0,
-        "NominalBeamEnergy": energy,
-        "DoseRateSet": rate,
-        "BeamLimitingDevicePositionSequence": openings,
-        "GantryAngle": float(gantry),
-        "GantryRotationDirection": "NONE",
-        "BeamLimitingDeviceAngle": float(collimator),
-        "BeamLimitingDeviceRotationDirection": "NONE",
-        "PatientSupportAngle": float(couch),
-        "PatientSupportRotationDirection": "NONE",
-        "TableTopEccentricAngle": 0.0,
-        "TableTopEccentricRotationDirection": "NONE",
-        "TableTopVerticalPosition": None,
-        "TableTopLongitudinalPosition": None,
-        "TableTopLateralPosition": None,
-        "IsocenterPosition": [0.0, 0.0, 0.0],
-        "CumulativeMetersetWeight": 0.0,
-    }
+def _strip_points(plan: QAPlan, beam: Beam) -> list[dict[str, Any]]:
+    """Three control points per strip of a VMAT test, the gantry turning clockwise all the while.
 
-
-def _openings(half_mm: float) -> list[dict[str, Any]]:
-    return [*_jaws(half_mm), _leaves(-half_mm, half_mm)]
-
-
-def _jaws(half_mm: float) -> list[dict[str, Any]]:
-    return [
-        {"RTBeamLimitingDeviceType": "ASYMX", "LeafJawPositions": [-half_mm, half_mm]},
-        {"RTBeamLimitingDeviceType": "ASYMY", "LeafJawPositions": [-half_mm, half_mm]},
+    The leaves stand closed at the strip's left side; the right bank runs to the other side during half of the
+    strip's monitor units, and the left bank follows during the other half. So each point sees half of them.
+    """
+    half = plan.strip_width_mm / 2
+    gantry, share = beam.gantry, 1.0 / len(beam.turns)
+    stops = []
+    for index, (centre, turn) in enumerate(zip(plan.strips_mm, beam.turns, strict=True)):
+        left, right = centre - half, centre + half
+        stops += [(index * share, gantry, left, left), ((index + 0.5) * share, gantry + turn / 2, left, right)]
+        gantry += turn
+        stops.append(((index + 1) * share, gantry, right, right))
+    points: list[dict[str, Any]] = [
+        {
+            "ControlPointIndex": index,
+            "BeamLimitingDevicePositionSequence": [beams.leaves(left, right)],
+            "GantryAngle": angle % 360.0,
+            "GantryRotationDirection": "CW",
+            "CumulativeMetersetWeight": round(weight, 6),
+        }
+        for index, (weight, angle, left, right) in enumerate(stops)
     ]
-
-
-def _leaves(left_mm: float, right_mm: float) -> dict[str, Any]:
-    pairs = len(_LEAF_BOUNDARIES) - 1
-    return {"RTBeamLimitingDeviceType": "MLCX", "LeafJawPositions": [left_mm] * pairs + [right_mm] * pairs}
+    points[-1]["GantryRotationDirection"] = "NONE"
+    openings = [*beams.jaws(plan.field_mm / 2, plan.field_mm / 2), beams.leaves(stops[0][2], stops[0][3])]
+    first = beams.first_control_point(
+        plan.energy, beam.gantry, beam.collimator, beam.couch, beams.dose_rate(plan.flattened), openings
+    )
+    return [{**first, "GantryRotationDirection": "CW"}, *points[1:]]
 
 
 def plan_head(*, label: str, day: str, approved: bool, description: str, intent: str) -> Mapping[str, Any]:

@@ -214,10 +214,33 @@ def _open_field(
     )
 
 
+def _vmat(
+    plan: QAPlan, exposure: Exposure, panel: pixels.Panel, facts: Truth, noise: np.random.Generator
+) -> pixels.Plane:
+    beam = exposure.beam
+    if beam is None or not beam.turns:
+        return _open_field(plan, exposure, panel, facts, noise)
+    # 100 MU are 1 CU. Each strip has its share of them, and sees half of that: plan.py sweeps the leaves so.
+    share = beam.meterset / 100.0 / len(plan.strips_mm) / 2.0
+    return pixels.strips(
+        panel,
+        field_mm=plan.field_mm,
+        centre_mm=_field_centre(exposure, panel, facts),
+        strips_mm=plan.strips_mm,
+        width_mm=plan.strip_width_mm,
+        dose=[share * (1.0 + percent / 100.0) for percent in facts.strip_deviation_percent],
+        flattened=plan.flattened,
+        output=facts.output,
+        noise=noise,
+    )
+
+
 _RENDER: Final = {
     Exercise.WINSTON_LUTZ: _winston_lutz,
     Exercise.PICKET_FENCE: _picket_fence,
     Exercise.OPEN_FIELD: _open_field,
+    Exercise.DOSE_RATE_GANTRY_SPEED: _vmat,
+    Exercise.DOSE_RATE_LEAF_SPEED: _vmat,
 }
 
 
