@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
 
+from airflow_provider_varian.simulator.clinic.case import Case
 from airflow_provider_varian.simulator.clinic.linacs import LINACS, Exercise
 from airflow_provider_varian.simulator.clinic.place import Place
-from airflow_provider_varian.simulator.clinic.sessions import Truth, session, truth
+from airflow_provider_varian.simulator.clinic.sessions import Punctuality, Truth, arrives, session, truth
+from airflow_provider_varian.simulator.holdings.case_series import CaseBuilder
 from airflow_provider_varian.simulator.holdings.synthetic import Clinic
+from airflow_provider_varian.simulator.holdings.tree import Export
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +31,11 @@ class ImageFact:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanFact:
-    """One QA plan and what hangs on it."""
+    """One QA plan and what hangs on it.
+
+    :param days: the days of whose sessions the clinic has images by now.
+    :param punctuality: of the clinic.
+    """
 
     machine: str
     patient_id: str
@@ -40,13 +48,19 @@ class PlanFact:
     beams: tuple[int, ...]
     days: tuple[date, ...]
     place: Place
+    punctuality: Punctuality
+
+    def arrival(self, day: date) -> datetime | None:
+        """Return when a day's images are in ARIA, clinic-local; ``None`` on a day without a session."""
+        place = self.place
+        return arrives(place.identity, place.linac, place.plan, day, self.punctuality)
 
     def image_series_uid(self, day: date) -> str:
         """Return the Series Instance UID of a day's images."""
         return self.place.image_series_uid(day)
 
     def images(self, day: date) -> tuple[ImageFact, ...]:
-        """Return a day's images in the order of acquisition; none on a day without a session."""
+        """Return a day's images in the order of acquisition; none on a day of which there are none yet."""
         if day not in self.days:
             return ()
         made = session(self.place.identity, self.place.linac, self.place.plan, day)
@@ -83,8 +97,49 @@ def facts(clinic: Clinic) -> tuple[PlanFact, ...]:
                         study_instance_uid=place.study_uid,
                         series_instance_uid=place.plan_series_uid,
                         beams=tuple(beam.number for beam in plan.beams),
-                        days=clinic.session_days(course),
+                        days=tuple(
+                            day for day in clinic.session_days(course) if clinic.has_images(linac, plan, day)
+                        ),
                         place=place,
+                        punctuality=clinic.punctuality,
                     )
                 )
     return tuple(found)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstanceFact:
+    """One instance of a clinical patient.
+
+    :param export: how a retrieve of it ends; ``NOT_FOUND`` when that is so for its series.
+    """
+
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    modality: str
+    export: Export
+
+
+def case_facts(clinic: Clinic) -> Iterator[Case]:
+    """Yield what there is of each clinical patient at the end of the clinic's last day, first planned first."""
+    for number in clinic.clinical_numbers:
+        yield clinic.case(number)
+
+
+def instance_facts(clinic: Clinic, case: Case) -> tuple[InstanceFact, ...]:
+    """List the instances that the clinic holds of a case, series by series."""
+    builder = CaseBuilder(clinic.identity, clinic.panel)
+    return tuple(
+        InstanceFact(
+            study_instance_uid=series.study.uid,
+            series_instance_uid=series.uid,
+            sop_instance_uid=instance.uid,
+            sop_class_uid=series.sop_class_uid,
+            modality=series.modality,
+            export=instance.export if series.export is Export.NORMAL else series.export,
+        )
+        for series in builder.series(case)
+        for instance in series.instances()
+    )

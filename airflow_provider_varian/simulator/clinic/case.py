@@ -77,6 +77,7 @@ class ImageSeries:
     :param slice_mm: distance of the slices.
     :param machine: StationName; a linac for CBCT.
     :param plan: UID and class of the plan that a CBCT was made for (ReferencedInstanceSequence); ``None`` for CT.
+    :param missing: indexes of the slices that ARIA does not hold; structure sets name them all the same.
     """
 
     kind: ImageKind
@@ -89,6 +90,18 @@ class ImageSeries:
     description: str
     machine: str
     plan: PlanReference | None = None
+    missing: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmptySeries:
+    """A series that is listed and has no instance (varian-daemon 1.4)."""
+
+    study: Study
+    series_uid: str
+    modality: str
+    description: str
+    made: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +209,8 @@ class Plan:
     :param reviewed: ReviewDate and ReviewTime; ``None`` unless approved or rejected.
     :param intent: PlanIntent (300A,000A): ``CURATIVE``, ``PALLIATIVE``, ``VERIFICATION``.
     :param beams: empty for a plan that cannot be exported (varian-daemon 1.4).
-    :param structure_set: ``None`` for plans without (e.g. verification plans on a phantom).
+    :param structure_set: ``None`` for plans without (e.g. verification plans on a phantom); ARIA may not hold it
+        any more, and then it is not among the case's.
     :param verifies: for a verification plan, the plan that it verifies.
     :param drr_series_uid: of the DRRs, in the plan's study.
     """
@@ -242,6 +256,9 @@ class Case:
     :param plans: by course, in the order in which they were made.
     :param strays: RT Images that no plan names and that name none.
     :param irregularities: names of what is unusual about this patient; see :mod:`.irregularities`.
+    :param former_name: what the objects of the scanner's studies call the patient; empty when it is the name.
+    :param empty_series: series without instances.
+    :param unmovable: Series Instance UIDs of series that are listed and cannot be retrieved.
     """
 
     number: int
@@ -254,3 +271,6 @@ class Case:
     plans: tuple[Plan, ...]
     strays: tuple[PortalImage, ...] = ()
     irregularities: frozenset[str] = field(default_factory=frozenset)
+    former_name: str = ""
+    empty_series: tuple[EmptySeries, ...] = ()
+    unmovable: frozenset[str] = field(default_factory=frozenset)

@@ -25,6 +25,10 @@ class UidRoot(StrEnum):
     PLAN_SERIES = "1.2.246.352.71.2"
     FRAME_OF_REFERENCE = "1.2.246.352.71.4"
     PLAN = "1.2.246.352.71.5"
+    STRUCTURE_SET = "1.2.246.352.71.6"
+    DOSE = "1.2.246.352.71.7"
+    RECORD = "1.2.246.352.71.8"
+    REGISTRATION = "1.2.246.352.71.9"
     IMAGE = "1.2.246.352.62.1"
     IMAGE_SERIES = "1.2.246.352.62.2"
 
@@ -63,3 +67,12 @@ class Identity:
         if len(components) < 8 or components[6] != str(self.site) or not components[7].isdecimal():
             return None
         return int(components[7])
+
+
+def with_leading_zero(uid: str) -> str:
+    """Return a UID whose last component begins with a zero, as one of Varian's did (varian-daemon 1.5).
+
+    PS3.5 9.1 forbids it; the UID names its patient all the same.
+    """
+    head, _, last = uid.rpartition(".")
+    return f"{head}.0{last}"

@@ -17,11 +17,28 @@ PORTAL_DOSE: Final = (*PORTAL, "ACQUIRED_DOSE")
 
 
 class Exercise(StrEnum):
-    """The test that a plan's images serve."""
+    """The test that a plan's images serve.
+
+    The last two are the tests of VMAT delivery in which the strips of one field get the same dose, each at
+    another dose rate and gantry speed, or dose rate and leaf speed; an open field is the reference.
+    """
 
     WINSTON_LUTZ = "winston-lutz"
     PICKET_FENCE = "picket-fence"
     OPEN_FIELD = "open-field"
+    DOSE_RATE_GANTRY_SPEED = "dose-rate-gantry-speed"
+    DOSE_RATE_LEAF_SPEED = "dose-rate-leaf-speed"
+
+
+class Rhythm(StrEnum):
+    """The days on which a plan's session is due."""
+
+    DAILY = "daily"
+    FIRST_WEDNESDAY = "first Wednesday of the month"
+
+    def is_due(self, day: date) -> bool:
+        """Say whether a session is due on a day."""
+        return self is Rhythm.DAILY or (day.weekday() == 2 and day.day <= 7)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +51,8 @@ class Beam:
     :param collimator: beam limiting device angle, degrees.
     :param couch: patient support angle, degrees.
     :param meterset: monitor units.
+    :param turns: degrees that the gantry turns clockwise for each strip of a VMAT test, from the lowest x;
+        empty = the gantry stands, and the field is open.
     """
 
     number: int
@@ -42,6 +61,7 @@ class Beam:
     collimator: float = 0.0
     couch: float = 0.0
     meterset: float = 100.0
+    turns: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +78,8 @@ class QAPlan:
     :param starts: clinic-local time at which the session may begin.
     :param planned: RTPlanDate.
     :param image_type: ImageType (0008,0008) of its MV images: portal images, or acquired portal dose.
+    :param rhythm: on which days its session is due.
+    :param strips_mm: centres of a VMAT test's strips in the isocentre plane, millimetres, from the lowest x.
     """
 
     label: str
@@ -70,6 +92,13 @@ class QAPlan:
     starts: time
     planned: date
     image_type: tuple[str, ...] = PORTAL
+    rhythm: Rhythm = Rhythm.DAILY
+    strips_mm: tuple[float, ...] = ()
+
+    @property
+    def strip_width_mm(self) -> float:
+        """Width of a VMAT test's strips in the isocentre plane: 2 mm are left between neighbours."""
+        return self.strips_mm[1] - self.strips_mm[0] - 2.0
 
     @property
     def energy_name(self) -> str:
@@ -84,7 +113,7 @@ class QACourse:
     :param course_id: (0020,0010) StudyID.
     :param opened: StudyDate.
     :param plans: plans of the course.
-    :param sessions: days with images; ``None`` = every day of the clinic's window.
+    :param sessions: days with sessions; ``None`` = every day of the clinic's window that a plan's rhythm names.
     """
 
     course_id: str
@@ -150,6 +179,26 @@ def _open_field(label: str, energy: int, flattened: bool, starts: time, planned:
     )
 
 
+def _vmat(
+    label: str, exercise: Exercise, strips_mm: tuple[float, ...], turns: tuple[float, ...], starts: time
+) -> QAPlan:
+    return QAPlan(
+        label=label,
+        exercise=exercise,
+        energy=6,
+        flattened=True,
+        beams=(
+            Beam(number=1, name="Open G0"),
+            Beam(number=2, name="DMLC arc", gantry=181.0, meterset=400.0, turns=turns),
+        ),
+        field_mm=150.0,
+        starts=starts,
+        planned=date(2026, 1, 5),
+        rhythm=Rhythm.FIRST_WEDNESDAY,
+        strips_mm=strips_mm,
+    )
+
+
 _WL_10MV: Final = QAPlan(
     label="WL_10MV",
     exercise=Exercise.WINSTON_LUTZ,
@@ -177,6 +226,21 @@ TRUEBEAM1: Final = Linac(
                 _WL_10MV,
                 _picket_fence("PF_6MV", 6, True, time(6, 48), date(2026, 1, 5)),
                 _open_field("OPEN_6MV", 6, True, time(6, 54), date(2026, 1, 5)),
+                # The same dose to each strip: the slower the gantry, the lower the dose rate.
+                _vmat(
+                    "T2_DRGS",
+                    Exercise.DOSE_RATE_GANTRY_SPEED,
+                    (-60.0, -40.0, -20.0, 0.0, 20.0, 40.0, 60.0),
+                    (80.0, 65.0, 50.0, 40.0, 32.0, 26.0, 22.0),
+                    time(7, 0),
+                ),
+                _vmat(
+                    "T3_MLCS",
+                    Exercise.DOSE_RATE_LEAF_SPEED,
+                    (-45.0, -15.0, 15.0, 45.0),
+                    (20.0, 40.0, 80.0, 160.0),
+                    time(7, 6),
+                ),
             ),
         ),
         # Labels are only unique inside a course (varian-daemon 1.3): the same label a year before.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from pydicom.config import IGNORE
 from pydicom.datadict import dictionary_VR, keyword_for_tag, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
@@ -52,7 +53,8 @@ def element(keyword: str, value: Any) -> DataElement:
     vr = vr_of(tag)
     if vr == "SQ":
         return DataElement(tag, vr, Sequence([data_set(item) for item in value or ()]))
-    return DataElement(tag, vr, value)
+    # A clinic has UIDs that break PS3.5 9.1 (varian-daemon 1.5); all else that it makes up has to be right.
+    return DataElement(tag, vr, value, validation_mode=IGNORE if vr == "UI" else None)
 
 
 def data_set(values: Mapping[str, Any]) -> Dataset:

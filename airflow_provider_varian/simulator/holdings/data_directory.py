@@ -1,6 +1,7 @@
 """Anybody's DICOM files behind the daemon: the holdings of ``simulate --data DIR``.
 
-Files are read once, at the start, without their pixels; a file is opened again when it is sent.
+Files are read once, at the start, without their pixels; a file is opened again when it is sent, and most of
+it then goes out unread (:mod:`.stored_file`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pydicom.errors import InvalidDicomError
 
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
+from airflow_provider_varian.simulator.holdings.stored_file import StoredFile
 from airflow_provider_varian.simulator.holdings.tree import Node, Search
 
 log = logging.getLogger(__name__)
@@ -33,7 +35,7 @@ class _Branch:
     def __init__(self, head: Dataset) -> None:
         self.head = head
         self.branches: _Tree = {}
-        self.files: list[tuple[Path, Dataset]] = []
+        self.files: list[Node] = []
 
 
 class DataDirectory:
@@ -80,7 +82,7 @@ class DataDirectory:
             branch = tree.setdefault(value, _Branch(head))
             tree = branch.branches
         if branch is not None:
-            branch.files.append((path, head))
+            branch.files.append(_instance(path, head))
         self._classes.add(str(head.SOPClassUID))
 
 
@@ -105,7 +107,7 @@ def _node(level: Level, uid: str, branch: _Branch) -> Node:
             level=level,
             uid=uid,
             values=lambda: head,
-            children=lambda: [_instance(path, each) for path, each in branch.files],
+            children=lambda: branch.files,
         )
     return Node(
         level=level,
@@ -116,11 +118,13 @@ def _node(level: Level, uid: str, branch: _Branch) -> Node:
 
 
 def _instance(path: Path, head: Dataset) -> Node:
+    transfer_syntax = str(head.file_meta.TransferSyntaxUID)
     return Node(
         level=Level.IMAGE,
         uid=str(head.SOPInstanceUID),
         values=lambda: head,
         sop_class_uid=str(head.SOPClassUID),
-        transfer_syntax=str(head.file_meta.TransferSyntaxUID),
+        transfer_syntax=transfer_syntax,
         fetch=partial(dcmread, path),
+        file=StoredFile.look_through(path, transfer_syntax),
     )

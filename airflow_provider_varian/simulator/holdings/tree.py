@@ -7,8 +7,10 @@ Pixels are touched by :meth:`Node.fetch` alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import date
+from enum import StrEnum
 from typing import Protocol
 
 from pydicom.dataset import Dataset
@@ -17,8 +19,10 @@ from pydicom.tag import BaseTag
 from airflow_provider_varian import uids
 from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
 from airflow_provider_varian.query.matching import NOT_KEYS, Matcher, Verdict
-from airflow_provider_varian.query.values import encodings_of, read
+from airflow_provider_varian.query.temporal import Span, key_span
+from airflow_provider_varian.query.values import encodings_of, read, vr_of
 from airflow_provider_varian.simulator.holdings.attributes import Values, element_of, keyword_of, tag_of
+from airflow_provider_varian.simulator.holdings.stored_file import StoredFile
 
 _PATIENT = frozenset(
     {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientBirthTime", "OtherPatientIDs",
@@ -52,6 +56,22 @@ def level_of_tag(tag: BaseTag) -> Level:
     return level_of(keyword_of(tag))
 
 
+#: First and last day, by keyword; see :class:`Node`.
+Spans = Mapping[str, tuple[date, date] | None]
+
+
+class Export(StrEnum):
+    """How the daemon must behave when a series or an instance is to be retrieved (varian-daemon 1.4, quirk 12)."""
+
+    #: It is sent.
+    NORMAL = "normal"
+    #: Of an instance: its sub-operation fails, and it stands in the failed list (0xB000; 0xA702 when none came).
+    FAILS = "fails"
+    #: Of a series: listed, but a retrieve that names it ends with 0xC001 and no sub-operation; a retrieve of
+    #: something above it goes on without it.
+    NOT_FOUND = "not found"
+
+
 @dataclass(slots=True, kw_only=True)
 class Node:
     """One patient, study, series or instance.
@@ -61,9 +81,13 @@ class Node:
     :param values: attributes of this level, made when first looked at.
     :param children: what lies below, made at each call.
     :param shared: IMAGE-level attributes that all instances of a series have alike, for pruning.
+    :param spans: by keyword, the first and the last day that an attribute of something below can have, for pruning;
+        a keyword that is not there says nothing, and ``None`` that nothing below has the attribute.
     :param sop_class_uid: SOP Class UID of an instance.
     :param transfer_syntax: in which an instance is held; what is not compressed can be converted.
     :param fetch: for instances, makes the whole data set, text undecided as to character set.
+    :param file: the file of an instance that may be sent as it lies there.
+    :param export: how a retrieve of it ends.
     """
 
     level: Level
@@ -71,9 +95,12 @@ class Node:
     values: Callable[[], Values]
     children: Callable[[], Iterable[Node]] = tuple
     shared: Callable[[], Values] = field(default=dict)
+    spans: Callable[[], Spans] = field(default=dict)
     sop_class_uid: str = ""
     transfer_syntax: str = uids.IMPLICIT_VR_LITTLE_ENDIAN
     fetch: Callable[[], Dataset] = Dataset
+    file: StoredFile | None = None
+    export: Export = Export.NORMAL
 
 
 #: From the patient down to the level asked for.
@@ -112,6 +139,12 @@ class Search:
                 part.SpecificCharacterSet = keys.SpecificCharacterSet
         self._matchers = {each: Matcher(part) for each, part in by_level.items() if each.depth <= level.depth}
         self._uids = {each: unique_values(keys, each) for each in LEVELS}
+        self._days = {
+            keyword: span
+            for each, part in by_level.items()
+            if Level.PATIENT.depth < each.depth <= level.depth
+            for keyword, span in _day_spans(part).items()
+        }
 
     def uids(self, level: Level) -> frozenset[str]:
         """Return the values asked for of a level's unique key; empty when it is free or a pattern."""
@@ -141,6 +174,18 @@ class Search:
                 known.add(element)
         return all(verdict is not Verdict.MISS for verdict in matcher.verdicts(known).values())
 
+    def may_lie_below(self, node: Node) -> bool:
+        """Say whether something below a node can have the dates asked for, from its spans."""
+        if not self._days:
+            return True
+        spans = node.spans()
+        for keyword, wanted in self._days.items():
+            if keyword in spans:
+                held = spans[keyword]
+                if held is None or not wanted.touches(Span(held[0].toordinal(), held[1].toordinal())):
+                    return False
+        return True
+
     def _fulfils(self, matcher: Matcher, values: Callable[[], Values]) -> bool:
         if not matcher:
             return True
@@ -162,10 +207,22 @@ def unique_values(keys: Dataset, level: Level) -> frozenset[str]:
     return frozenset(value for value in values if value)
 
 
+def _day_spans(keys: Dataset) -> dict[str, Span]:
+    """Return the days that date keys ask for, by keyword; keys of several values are left out."""
+    found = {}
+    for element in keys:
+        if vr_of(keys, element.tag) != "DA":
+            continue
+        values = [str(value).strip() for value in read(keys, element.tag, encodings_of(keys)) or ()]
+        if len(values) == 1 and values[0]:
+            found[keyword_of(element.tag)] = key_span("DA", values[0])
+    return found
+
+
 def walk(holdings: Holdings, search: Search) -> Iterator[Chain]:
     """Yield the chains down to the searched level that fulfil the keys."""
     for patient in holdings.patients(search):
-        if search.accepts(patient):
+        if search.may_lie_below(patient) and search.accepts(patient):
             yield from _descend((patient,), search)
 
 
@@ -186,5 +243,5 @@ def _descend(chain: Chain, search: Search) -> Iterator[Chain]:
     if last.level is Level.SERIES and not search.may_hold(last):
         return
     for child in last.children():
-        if search.accepts(child):
+        if search.may_lie_below(child) and search.accepts(child):
             yield from _descend((*chain, child), search)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from airflow_provider_varian.simulator.clinic.identity import Identity, UidRoot
+from pydicom.config import IGNORE
+from pydicom.uid import UID
+
+from airflow_provider_varian.simulator.clinic.identity import Identity, UidRoot, with_leading_zero
 from airflow_provider_varian.uids import is_uid
 
 
@@ -30,3 +33,12 @@ def test_a_uid_names_its_patient_and_a_foreign_uid_none():
     assert identity.patient_of(Identity(8).uid(UidRoot.STUDY, 104, 1)) is None
     assert identity.patient_of("1.2.3") is None
     assert identity.patient_of("") is None
+
+
+def test_a_uid_with_a_leading_zero_names_its_patient_and_is_no_valid_uid():
+    identity = Identity(7)
+    odd = with_leading_zero(identity.uid(UidRoot.DOSE, 104, 1, 3))
+    assert odd.endswith(".1.03")
+    assert identity.patient_of(odd) == 104
+    assert odd != identity.uid(UidRoot.DOSE, 104, 1, 3)
+    assert not UID(odd, IGNORE).is_valid

@@ -69,13 +69,13 @@ def test_files_are_found_at_all_levels(served):
     assert {str(row.PatientName) for row in patients} == {"Müller^Jürgen"}
     assert {row.SpecificCharacterSet for row in patients} == {"ISO_IR 192"}
     assert [row.StudyInstanceUID for row in client.find("STUDY", PatientID="P2", StudyInstanceUID="")] == ["1.2.5"]
-    assert len(client.find("SERIES", Modality="CT")) == 2
+    assert len(client.find("SERIES", Modality="CT", StudyDate="20260102")) == 2
     rows = client.find("IMAGE", SeriesInstanceUID="1.2.3.4", SOPInstanceUID="", InstanceNumber="", Rows="")
     assert [(row.SOPInstanceUID, row.InstanceNumber, row.Rows) for row in rows] == [
         ("1.2.3.4.1", 1, 4),
         ("1.2.3.4.2", 2, 4),
     ]
-    assert len(client.find("IMAGE", StudyDate="20260101-20260103", InstanceNumber="3")) == 1
+    assert len(client.find("IMAGE", Modality="CT", StudyDate="20260101-20260103", InstanceNumber="3")) == 1
 
 
 def test_files_are_sent_in_implicit_little_endian_element_by_element(served, folder):
