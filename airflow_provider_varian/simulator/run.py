@@ -16,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.faults import Fault
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
@@ -42,7 +43,9 @@ class SimulatorOptions:
     :param matrix: rows and columns of portal images.
     :param timezone: the clinic's zone.
     :param data: serve the DICOM files of this folder instead of the synthetic clinic.
+    :param imports: folder for what clients store; ``None`` = it is kept in memory.
     :param behaviour: the daemon's habits; see :meth:`.Behaviour.with_settings`.
+    :param faults: what goes wrong; see :meth:`.Fault.parse`.
     """
 
     ae_title: str = "VMSDBD"
@@ -56,14 +59,17 @@ class SimulatorOptions:
     matrix: int = 1280
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     data: Path | None = None
+    imports: Path | None = None
     behaviour: Behaviour = field(default_factory=Behaviour)
+    faults: tuple[Fault, ...] = ()
 
     def daemon(self) -> SimulatedDaemon:
         """Build the daemon; it does not listen yet.
 
-        :raises ConfigurationError: when the folder of ``data`` cannot be served.
+        :raises ConfigurationError: when the folder of ``data`` cannot be served, or has not what a habit asks for, or
+            the one of ``imports`` cannot be had.
         """
-        return SimulatedDaemon(
+        daemon = SimulatedDaemon(
             self._holdings(),
             ae_title=self.ae_title,
             host=self.host,
@@ -71,7 +77,10 @@ class SimulatorOptions:
             trusted=self.trusted,
             behaviour=self.behaviour,
             timezone=self.timezone,
+            imports=self.imports,
         )
+        daemon.faults.arm(*self.faults)
+        return daemon
 
     def _holdings(self) -> Holdings:
         if self.data is not None:

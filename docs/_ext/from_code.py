@@ -8,8 +8,10 @@ from argparse import ArgumentParser, _SubParsersAction
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from simulator_table import simulator_rows
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from table_cells import escaped
 
 
 class ConnectionFields(SphinxDirective):
@@ -20,7 +22,7 @@ class ConnectionFields(SphinxDirective):
 
         lines = ["| Field | What it says | Values | Default |", "| --- | --- | --- | --- |"]
         lines += [
-            f"| `{field.key}` | {_escaped(field.help)} | {_values(field)} | {_default(field)} |"
+            f"| `{field.key}` | {escaped(field.help)} | {_values(field)} | {_default(field)} |"
             for field in CONNECTION_FIELDS
         ]
         container = nodes.Element()
@@ -41,6 +43,16 @@ class VerbHelp(SphinxDirective):
         os.environ |= {"COLUMNS": "100", "NO_COLOR": "1"}
         text = _parser_of(parser(), self.arguments[0] if self.arguments else "").format_help()
         return [nodes.literal_block(text, text, language="text")]
+
+
+class SimulatorSwitches(SphinxDirective):
+    """``{simulator-switches}``: switches and faults of the simulated daemon with their tests, as one table."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = ["| Quirk | Name | Default | Meaning | Test |", "| --- | --- | --- | --- | --- |", *simulator_rows()]
+        container = nodes.Element()
+        self.state.nested_parse(StringList(lines, source="behaviour.py"), self.content_offset, container)
+        return container.children
 
 
 def _parser_of(root: ArgumentParser, verb: str) -> ArgumentParser:
@@ -80,12 +92,8 @@ def _default(field) -> str:
     )
 
 
-def _escaped(text: str) -> str:
-    # Braces and brackets of a JSON example are text in Markdown; the pipe would end the cell.
-    return text.replace("|", "\\|").replace("[", "\\[").replace("<", "&lt;")
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("connection-fields", ConnectionFields)
     app.add_directive("verb-help", VerbHelp)
+    app.add_directive("simulator-switches", SimulatorSwitches)
     return {"parallel_read_safe": True}

@@ -18,6 +18,7 @@ _EXAMPLES: Final = """\
   varian-dicom simulate --ae-title VMSDBD --port 51402 --trust AIRFLOW@127.0.0.1:11112
   varian-dicom simulate --port 0 --trust AIRFLOW@127.0.0.1:11112 --days 7 --matrix 256 --get
   varian-dicom simulate --trust AIRFLOW@127.0.0.1:11112 --data my-dicom-files --quirk row_limit=100
+  varian-dicom simulate --trust AIRFLOW@127.0.0.1:11112 --fault abort@after-suboperation:at=3,times=2
 """
 
 
@@ -35,6 +36,13 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     add("--get", action="store_true", help="offer C-GET, as newer daemons do")
     add("--data", type=Path, metavar="DIR", help="serve the DICOM files in this folder instead of the clinic")
+    add(
+        "--import",
+        dest="imports",
+        type=Path,
+        metavar="DIR",
+        help="keep what clients store in this folder, and serve what it holds; default: in memory",
+    )
     add("--seed", type=not_negative, default=1, metavar="N", help="makes another clinic; default: %(default)s")
     add("--patients", type=not_negative, default=10, metavar="N", help="clinical patients; default: %(default)s")
     add("--days", type=positive, default=30, metavar="N", help="days with machine QA; default: %(default)s")
@@ -48,11 +56,19 @@ def _add_arguments(parser: ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="a habit that differs from the usual, repeatable; a wrong name lists them",
     )
+    add(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="KIND@STEP[:NAME=VALUE,...]",
+        help="something that goes wrong, once or times=N (0: always), at=N; repeatable; a wrong name lists them",
+    )
 
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
     from airflow_provider_varian.dimse.settings import read_ae_title
     from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+    from airflow_provider_varian.simulator.daemon.faults import Fault
     from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
     from airflow_provider_varian.simulator.run import SimulatorOptions, run
 
@@ -70,7 +86,9 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
         matrix=arguments.matrix,
         timezone=arguments.timezone,
         data=arguments.data,
+        imports=arguments.imports,
         behaviour=Behaviour().with_settings(habits),
+        faults=tuple(Fault.parse(fault) for fault in arguments.fault),
     )
     if not options.trusted:
         output.note("nobody is trusted yet: add --trust AET@HOST:PORT")

@@ -8,12 +8,14 @@ from typing import Final
 
 from pydicom.dataset import Dataset
 
-from airflow_provider_varian import uids
 from airflow_provider_varian.errors import QueryError
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.simulator.daemon import character_sets
+from airflow_provider_varian.simulator.daemon import character_sets, hierarchy
 from airflow_provider_varian.simulator.daemon.answers import answer
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.faults import Step
+from airflow_provider_varian.simulator.daemon.selectivity import is_selective
+from airflow_provider_varian.simulator.daemon.turn import CutShortError, Turn
 from airflow_provider_varian.simulator.daemon.wire import Exchange
 from airflow_provider_varian.simulator.holdings.tree import Chain, Holdings, Search, walk
 
@@ -28,7 +30,8 @@ CANNOT_UNDERSTAND: Final = 0xC000
 #: varian-daemon 1.3: a query that is too broad ends so, without rows.
 TOO_BROAD: Final = 0xC001
 
-_STUDY_ROOT: Final = frozenset({uids.STUDY_ROOT_FIND, uids.STUDY_ROOT_MOVE, uids.STUDY_ROOT_GET})
+#: A short answer lacks up to this part of its rows (quirk 10).
+_MOST_LEFT_OUT: Final = 4
 
 
 class BadIdentifierError(Exception):
@@ -44,10 +47,11 @@ class BadIdentifierError(Exception):
         self.comment = comment
 
 
-def read_identifier(exchange: Exchange) -> tuple[Level, Dataset]:
+def read_identifier(exchange: Exchange, behaviour: Behaviour) -> tuple[Level, Dataset]:
     """Return level and keys of a request.
 
-    :raises BadIdentifierError: when it is not decodable or its level is missing or not of the model.
+    :raises BadIdentifierError: when it is not decodable, its level is missing or not of the model, or it lacks
+        keys of upper levels although the daemon wants them (quirk 4).
     """
     try:
         keys = exchange.identifier()
@@ -57,9 +61,13 @@ def read_identifier(exchange: Exchange) -> tuple[Level, Dataset]:
         raise BadIdentifierError(CANNOT_UNDERSTAND, "Identifier cannot be decoded") from None
     if text not in Level.__members__:
         raise BadIdentifierError(IDENTIFIER_MISMATCH, "Query/Retrieve Level missing or unknown")
-    if text == Level.PATIENT and exchange.model_uid in _STUDY_ROOT:
-        raise BadIdentifierError(IDENTIFIER_MISMATCH, "PATIENT level is not in Study Root")
-    return Level(text), keys
+    level = Level(text)
+    if level not in hierarchy.levels_of(exchange.model_uid):
+        raise BadIdentifierError(IDENTIFIER_MISMATCH, f"{level} level is not in this information model")
+    relational = behaviour.relational or hierarchy.is_negotiated(exchange.assoc, exchange.model_uid)
+    if not relational and hierarchy.lacks_upper_keys(level, keys, exchange.model_uid):
+        raise BadIdentifierError(IDENTIFIER_MISMATCH, "A unique key of an upper level is missing")
+    return level, keys
 
 
 def build_search(level: Level, keys: Dataset) -> Search:
@@ -84,46 +92,54 @@ def never_matches(search: Search, behaviour: Behaviour) -> bool:
     return bool(limit) and search.level is Level.IMAGE and len(label) > limit
 
 
-def find(exchange: Exchange, holdings: Holdings, behaviour: Behaviour, *, character_set: str, ae_title: str) -> int:
+def find(turn: Turn, holdings: Holdings, *, character_set: str, ae_title: str) -> int:
     """Answer a C-FIND; return the number of rows sent.
 
     :param character_set: of the answers, see :mod:`.character_sets`.
     :param ae_title: the daemon's own, for RetrieveAETitle.
     """
+    exchange = turn.exchange
+    level, sent, comment = "?", 0, ""
+    keywords: tuple[str, ...] = ()
     try:
-        level, keys = read_identifier(exchange)
+        turn.reach(Step.REQUEST)
+        level, keys = read_identifier(exchange, turn.behaviour)
         search = build_search(level, keys)
+        keywords = search.keywords()
+        for chain in _rows(turn, search, holdings):
+            if turn.ended:
+                break
+            row = character_sets.apply(answer(chain, keys, turn.behaviour, ae_title), character_set)
+            turn.respond(PENDING, identifier=row)
+            sent += 1
+            turn.tally.add("rows")
+            turn.reach(Step.ROW, sent)
+        status = CANCELLED if exchange.cancelled else SUCCESS
     except BadIdentifierError as bad:
-        exchange.respond(bad.status, comment=bad.comment)
-        _note(exchange, "?", (), 0, bad.status)
-        return 0
-    rows = _rows(search, holdings, behaviour)
-    if rows is None:
-        exchange.respond(TOO_BROAD, comment="Too many matches")
-        _note(exchange, level, search.keywords(), 0, TOO_BROAD)
-        return 0
-    sent = 0
-    for chain in rows:
-        if exchange.cancelled or exchange.broken:
-            break
-        row = character_sets.apply(answer(chain, keys, behaviour, ae_title), character_set)
-        exchange.respond(PENDING, identifier=row)
-        sent += 1
-    status = CANCELLED if sent < len(rows) and exchange.cancelled else SUCCESS
-    exchange.respond(status)
-    _note(exchange, level, search.keywords(), sent, status)
+        status, comment = bad.status, bad.comment
+    except CutShortError as cut:
+        status = cut.status
+    status = turn.conclude(status, comment=comment)
+    names = ",".join(keywords) or "none"
+    log.info("%s %s keys=%s matches=%d status=0x%04X", exchange.service, level, names, sent, status)
     return sent
 
 
-def _rows(search: Search, holdings: Holdings, behaviour: Behaviour) -> list[Chain] | None:
-    """Return the matches; ``None`` when there are more than the daemon lists."""
+def _rows(turn: Turn, search: Search, holdings: Holdings) -> list[Chain]:
+    """Return the matches.
+
+    :raises BadIdentifierError: when there are more than the daemon lists, or it does not even begin.
+    """
+    behaviour = turn.behaviour
     if never_matches(search, behaviour):
         return []
+    if behaviour.selective_key_needed and not is_selective(search):
+        raise BadIdentifierError(TOO_BROAD, "Too few keys")
     limit = behaviour.row_limit
     rows = list(islice(walk(holdings, search), limit + 1 if limit else None))
-    return None if limit and len(rows) > limit else rows
-
-
-def _note(exchange: Exchange, level: str, keywords: tuple[str, ...], rows: int, status: int) -> None:
-    names = ",".join(keywords) or "none"
-    log.info("%s %s keys=%s matches=%d status=0x%04X", exchange.service, level, names, rows, status)
+    if limit and len(rows) > limit:
+        raise BadIdentifierError(TOO_BROAD, "Too many matches")
+    if rows and search.level is Level.IMAGE and turn.happens("short answer", behaviour.short_answer_probability):
+        missing = turn.random("how short").randint(1, 1 + len(rows) // _MOST_LEFT_OUT)
+        return rows[:-missing]
+    return rows

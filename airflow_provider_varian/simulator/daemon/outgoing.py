@@ -13,20 +13,24 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from airflow_provider_varian.dimse import parked, socket_manners
+from airflow_provider_varian.simulator.daemon.harm import end
+from airflow_provider_varian.simulator.daemon.tally import Tally
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 
 log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 10.0
 _ASSOCIATE_SECONDS: Final = 30.0
-#: varian-daemon 1.1: "Transaction timeout [ms]: 100000".
-TRANSACTION_SECONDS: Final = 100.0
 
 
 class OutgoingAssociations:
-    """Opens them, and ends those that are open when the daemon stops."""
+    """Opens them, and ends those that are open when the daemon stops.
 
-    def __init__(self) -> None:
+    :param tally: counts them.
+    """
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
         self._open: set[Association] = set()
         self._lock = threading.Lock()
 
@@ -34,7 +38,7 @@ class OutgoingAssociations:
     def open(self, ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> Iterator[Association | None]:
         """Associate with a destination for the length of a ``with`` block; ``None`` when it cannot be reached.
 
-        :param ae: who calls; its time-outs are set here.
+        :param ae: who calls; its DIMSE and network time-outs are those of a transaction.
         :param entity: whom it calls.
         :param syntaxes: transfer syntaxes to propose, each in a context of its own, by SOP class UID.
         """
@@ -42,6 +46,7 @@ class OutgoingAssociations:
         if assoc is None:
             yield None
             return
+        self._tally.enter("outgoing_open", assoc)
         with self._lock:
             self._open.add(assoc)
         parked.claim(assoc)
@@ -50,6 +55,7 @@ class OutgoingAssociations:
         finally:
             with self._lock:
                 self._open.discard(assoc)
+            self._tally.leave("outgoing_open", assoc)
             if assoc.is_established:
                 assoc.release()
             parked.hand_back(assoc)
@@ -62,20 +68,9 @@ class OutgoingAssociations:
             end(assoc)
 
 
-def end(assoc: Association) -> None:
-    """End an association at once, and wake whatever waits for a message on it."""
-    if assoc.is_established:
-        assoc.abort()
-    else:
-        # Negotiating, or a connection that never asked for anything: there is nobody to tell.
-        parked.close_socket(assoc)
-    assoc.dimse.msg_queue.put((None, None))
-
-
 def _associate(ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> Association | None:
     ae.connection_timeout = _CONNECT_SECONDS
     ae.acse_timeout = _ASSOCIATE_SECONDS
-    ae.dimse_timeout = ae.network_timeout = TRANSACTION_SECONDS
     contexts = [build_context(uid, [syntax]) for uid, found in syntaxes.items() for syntax in sorted(found)]
     handlers: list[Any] = [
         (evt.EVT_ACSE_SENT, parked.close_for_good),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -15,30 +16,31 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_MOVE
 from pynetdicom.presentation import PresentationContext
 
+from airflow_provider_varian.dimse.slices import Slice
 from airflow_provider_varian.dimse.status import is_warning
-from airflow_provider_varian.query.level import UNIQUE_KEYS, Level
-from airflow_provider_varian.simulator.daemon import character_sets, wire
-from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon import character_sets, encoding, harm, wire
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour, Counters
+from airflow_provider_varian.simulator.daemon.faults import Kind, Step
 from airflow_provider_varian.simulator.daemon.find_service import (
     CANCELLED,
-    IDENTIFIER_MISMATCH,
+    CANNOT_UNDERSTAND,
     PENDING,
     SUCCESS,
     BadIdentifierError,
-    build_search,
-    never_matches,
-    read_identifier,
 )
+from airflow_provider_varian.simulator.daemon.selection import Selection, select
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
-from airflow_provider_varian.simulator.holdings.tree import Holdings, Node, Search, instances_below, unique_values, walk
+from airflow_provider_varian.simulator.daemon.turn import CutShortError, OverError, Turn
+from airflow_provider_varian.simulator.holdings.tree import Export as Exportable
+from airflow_provider_varian.simulator.holdings.tree import Holdings, Node
 
 log = logging.getLogger(__name__)
 
 #: PS3.4 C.4.2.1.5
 UNABLE_TO_PERFORM: Final = 0xA702
-DESTINATION_UNKNOWN: Final = 0xA801
 PARTLY: Final = 0xB000
-
+#: varian-daemon 1.4, word for word.
+MOVE_EXCEPTION: Final = "Unexpected exception during MOVE"
 
 #: Opens the association on which a C-MOVE sends, ``None`` when the destination cannot be reached;
 #: takes the trusted entry and the transfer syntaxes to propose, by SOP class UID.
@@ -69,62 +71,137 @@ class Export:
         """Make the data set as it goes out: export time and character set are the client's."""
         data_set = instance.fetch()
         if self.behaviour.creation_at_export:
-            moment = self.now()
-            data_set.InstanceCreationDate = moment.strftime("%Y%m%d")
-            data_set.InstanceCreationTime = moment.strftime("%H%M%S.%f")
+            data_set.InstanceCreationDate, data_set.InstanceCreationTime = encoding.creation(self.now())
         return character_sets.apply(data_set, self.character_set)
+
+    def slices(self, instance: Node, transfer_syntax: UID) -> list[Slice]:
+        """Return the bytes of :meth:`data_set`, from the instance's file where it is fit to go out as it is."""
+        if instance.file is not None:
+            moment = self.now() if self.behaviour.creation_at_export else None
+            ready = encoding.from_file(instance.file, transfer_syntax, character_set=self.character_set, moment=moment)
+            if ready is not None:
+                return ready
+        return encoding.from_data_set(self.data_set(instance), transfer_syntax)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Run:
-    """The sub-operations of one retrieve."""
+    """The sub-operations of one retrieve.
 
-    exchange: wire.Exchange
+    :param asked: number of instances that were asked for, which are not always those that are sent (quirk 11).
+    :param originated: whether they are a C-MOVE's.
+    """
+
+    turn: Turn
     export: Export
     counts: wire.Counts
+    asked: int
+    originated: bool
     failed: list[str] = field(default_factory=list)
 
-    def over(self, instances: list[Node], assoc: Association, *, originated: bool) -> int:
-        """Send the instances one by one; return the final status, which is also answered."""
-        for number, instance in enumerate(instances, start=1):
-            if self.exchange.cancelled or self.exchange.broken:
-                break
-            self._settle(instance, self._send(instance, assoc, number, originated=originated))
-            if self.export.behaviour.pending_responses and self.counts.remaining:
-                self.exchange.respond(PENDING, counts=self.counts, remaining=True)
-        return self.finish()
+    def over(self, instances: list[Node], assoc: Association, first: int = 1) -> None:
+        """Send instances one by one.
 
-    def finish(self) -> int:
-        """Send the final response (PS3.4 C.4.2.3.1)."""
+        :param first: number of the first of them among all.
+        """
+        with wire.sending(assoc):
+            for number, instance in enumerate(instances, start=first):
+                self.turn.reach(Step.BEFORE_SUBOPERATION, number)
+                if self.turn.ended:
+                    break
+                self.settle(instance, self.send(instance, assoc, number))
+                self.turn.reach(Step.AFTER_SUBOPERATION, number)
+                if self.export.behaviour.pending_responses and self.counts.remaining:
+                    self.turn.respond(PENDING, counts=self.told(), remaining=True)
+
+    def finish(self, forced: int | None = None) -> int:
+        """Send the final response (PS3.4 C.4.2.3.1) and return its status.
+
+        :param forced: the status, whatever has happened.
+        """
+        try:
+            self.turn.reach(Step.FINAL)
+        except CutShortError as cut:
+            forced = cut.status
+        if forced is not None:
+            self.counts.failed += self.counts.remaining
+            self.counts.remaining = 0
         cancelled = self.counts.remaining > 0
         status = CANCELLED if cancelled else self._status()
+        if forced is not None:
+            status = forced
         identifier = None
         if status != SUCCESS:
             identifier = Dataset()
             identifier.FailedSOPInstanceUIDList = self.failed
-        self.exchange.respond(status, identifier=identifier, counts=self.counts, remaining=cancelled)
+        self.turn.respond(status, identifier=identifier, counts=self.told(), remaining=cancelled)
         return status
+
+    def told(self) -> wire.Counts | None:
+        """Return the counts as the daemon tells them (quirk 11)."""
+        manner = self.export.behaviour.move_counters if self.originated else Counters.SENT
+        if manner is Counters.ABSENT:
+            return None
+        if manner is Counters.ZERO:
+            return wire.Counts(remaining=0)
+        if manner is Counters.ASKED:
+            missing = self.asked - self.counts.total
+            return wire.Counts(
+                remaining=self.counts.remaining,
+                completed=max(0, self.counts.completed + missing),
+                failed=self.counts.failed,
+                warning=self.counts.warning,
+            )
+        return self.counts
 
     def _status(self) -> int:
         if not self.counts.failed and not self.counts.warning:
             return SUCCESS
         return PARTLY if self.counts.completed or self.counts.warning else UNABLE_TO_PERFORM
 
-    def _send(self, instance: Node, assoc: Association, number: int, *, originated: bool) -> int | None:
+    def send(self, instance: Node, assoc: Association, number: int) -> int | None:
+        """Send one instance; return the status of its C-STORE, ``None`` when it was not answered or not sent."""
         context = _storage_context(assoc, instance, self.export.syntaxes(instance))
-        if context is None or not assoc.is_established:
+        if instance.export is Exportable.FAILS or context is None or not assoc.is_established:
             return None
-        request = self.exchange.request
+        request = self.turn.exchange.request
         message_id = ((request.MessageID or 0) + number - 1) % 65535 + 1
-        originator = (self.exchange.client, request.MessageID or 0) if originated else None
+        originator = (self.turn.exchange.client, request.MessageID or 0) if self.originated else None
+        if self.originated:
+            self._spoil(assoc, number)
+        self.turn.tally.add("sub-operations")
         try:
-            data_set = self.export.data_set(instance)
-            return wire.store(assoc, context, data_set, message_id=message_id, originator=originator)
+            slices = self.export.slices(instance, context.transfer_syntax[0])
+            status = wire.store(assoc, context, instance, slices, message_id=message_id, originator=originator)
         except (ValueError, OSError) as error:
             log.warning("An instance of class %s could not be sent: %s", instance.sop_class_uid, type(error).__name__)
             return None
+        if status is None and self.originated and assoc.is_established:
+            # Nothing came within the time of a transaction (quirk 20).
+            assoc.abort()
+        return status
 
-    def _settle(self, instance: Node, status: int | None) -> None:
+    def _spoil(self, assoc: Association, number: int) -> None:
+        """Prepare the fault that strikes while an object is being sent."""
+        fault = self.turn.due(Step.OBJECT, number)
+        if harm.is_spoilt(assoc):
+            harm.spoil(assoc, self.turn.stopping).unlimit()
+        if fault is None:
+            return
+        try:
+            spoilt = harm.spoil(assoc, self.turn.stopping)
+        except ConnectionError:
+            return
+        if fault.kind is not Kind.SLOW:
+            patience = self.export.behaviour.transaction_seconds
+            spoilt.limit(fault.bytes, fault.kind, seconds=fault.seconds, patience=patience)
+        elif fault.bytes_per_second:
+            spoilt.slow(fault.bytes_per_second)
+        else:
+            self.turn.wait(fault.seconds)
+
+    def settle(self, instance: Node, status: int | None) -> None:
+        """Count how a sub-operation ended."""
         self.counts.remaining -= 1
         if status == SUCCESS:
             self.counts.completed += 1
@@ -136,7 +213,7 @@ class _Run:
 
 
 def retrieve(
-    exchange: wire.Exchange,
+    turn: Turn,
     holdings: Holdings,
     export: Export,
     *,
@@ -148,61 +225,81 @@ def retrieve(
     :param destination: the trusted entry of a C-MOVE's destination; ``None`` when there is none.
     :param associate: opens the C-MOVE's association.
     """
-    moving = isinstance(exchange.request, C_MOVE)
-    if moving and destination is None:
-        exchange.respond(DESTINATION_UNKNOWN, counts=wire.Counts(remaining=0), comment="Unknown move destination")
-        _note(exchange, "?", (), DESTINATION_UNKNOWN, wire.Counts(remaining=0))
-        return
+    moving = isinstance(turn.exchange.request, C_MOVE)
+    none = wire.Counts(remaining=0)
     try:
-        level, search = _read(exchange, export.behaviour)
-        instances = _instances(search, holdings, export.behaviour)
-    except BadIdentifierError as bad:
-        exchange.respond(bad.status, counts=wire.Counts(remaining=0), comment=bad.comment)
-        _note(exchange, "?", (), bad.status, wire.Counts(remaining=0))
+        turn.reach(Step.REQUEST)
+        if moving and destination is None:
+            raise BadIdentifierError(export.behaviour.unknown_destination_status, "Unknown move destination")
+        selection = select(turn, holdings, moving=moving)
+        if selection.too_many_plans:
+            raise BadIdentifierError(CANNOT_UNDERSTAND, MOVE_EXCEPTION)
+    except (BadIdentifierError, CutShortError) as bad:
+        comment = bad.comment if isinstance(bad, BadIdentifierError) else ""
+        _note(turn, "?", (), turn.conclude(bad.status, counts=none, comment=comment), none)
         return
-    run = _Run(exchange=exchange, export=export, counts=wire.Counts(remaining=len(instances)))
-    if not instances:
-        status = export.behaviour.not_found_status
-        exchange.respond(status, counts=run.counts, comment="" if status == SUCCESS else "Unable to find")
-    elif moving and destination is not None:
-        status = _move(run, instances, destination, associate)
-    else:
-        status = run.over(instances, exchange.assoc, originated=False)
-    _note(exchange, level, search.keywords(), status, run.counts)
+    counts = wire.Counts(remaining=len(selection.sent))
+    run = _Run(turn=turn, export=export, counts=counts, asked=selection.asked, originated=moving)
+    try:
+        status = _perform(run, selection, destination, associate)
+    except CutShortError as cut:
+        status = run.finish(cut.status)
+    _note(turn, selection.level, selection.keywords, status, run.counts)
 
 
-def _read(exchange: wire.Exchange, behaviour: Behaviour) -> tuple[Level, Search]:
-    """Read a retrieve's identifier; only unique keys count, unless a switch says otherwise (quirk 15)."""
-    level, keys = read_identifier(exchange)
-    present = [each for each in UNIQUE_KEYS if unique_values(keys, each)]
-    if not present:
-        raise BadIdentifierError(IDENTIFIER_MISMATCH, "No unique key with a value")
-    if behaviour.move_unique_keys_only:
-        unique = Dataset()
-        for each in present:
-            unique.add(keys[UNIQUE_KEYS[each]])
-        keys = unique
-    # A unique key below the level asked for would be ignored, and far too much be sent.
-    deepest = max(level.depth, *(each.depth for each in present))
-    return level, build_search(list(UNIQUE_KEYS)[deepest], keys)
-
-
-def _instances(search: Search, holdings: Holdings, behaviour: Behaviour) -> list[Node]:
-    if never_matches(search, behaviour):
-        return []
-    return [below[-1] for chain in walk(holdings, search) for below in instances_below(chain)]
+def _perform(run: _Run, selection: Selection, destination: TrustedEntity | None, associate: Outgoing) -> int:
+    if not selection.asked:
+        status = run.export.behaviour.not_found_status
+        return run.turn.conclude(status, counts=run.told(), comment="" if status == SUCCESS else "Unable to find")
+    if not selection.sent:
+        return run.finish()
+    if destination is not None and run.originated:
+        return _move(run, selection.sent, destination, associate)
+    run.over(selection.sent, run.turn.exchange.assoc)
+    return run.finish()
 
 
 def _move(run: _Run, instances: list[Node], destination: TrustedEntity, associate: Outgoing) -> int:
     wanted: dict[str, set[str]] = {}
     for instance in instances:
         wanted.setdefault(instance.sop_class_uid, set()).update(run.export.syntaxes(instance))
-    with associate(destination, {uid: found for uid, found in wanted.items() if found}) as assoc:
-        if assoc is not None:
-            return run.over(instances, assoc, originated=True)
+    fault = run.turn.due(Step.OUTGOING)
+    if fault is not None:
+        run.turn.wait(fault.seconds)
+    if fault is None or fault.kind is not Kind.UNREACHABLE:
+        with ExitStack() as stack:
+            opened = associate(destination, {uid: found for uid, found in wanted.items() if found})
+            assoc = stack.enter_context(opened)
+            if assoc is not None:
+                return _send_all(run, instances, assoc, stack)
     run.counts = wire.Counts(remaining=0, failed=len(instances))
     run.failed = [instance.uid for instance in instances]
+    return run.finish(run.export.behaviour.unreachable_destination_status)
+
+
+def _send_all(run: _Run, instances: list[Node], assoc: Association, stack: ExitStack) -> int:
+    if any(fault.step is Step.OBJECT for fault in run.turn.faults.armed):
+        # Before anybody else gets hold of the socket.
+        harm.spoil(assoc, run.turn.stopping)
+    lead = run.export.behaviour.final_response_lead_seconds
+    if not lead:
+        run.over(instances, assoc)
+        return run.finish()
+    *first, last = instances
+    run.over(first, assoc)
+    if run.counts.remaining == 1:
+        run.settle(last, SUCCESS)
+        # The client may release now, which the thread of its association must be free to answer.
+        follow_up = (run, last, assoc, len(instances), lead, stack.pop_all())
+        threading.Thread(target=_send_late, args=follow_up, name="simulated-daemon-late", daemon=True).start()
     return run.finish()
+
+
+def _send_late(run: _Run, instance: Node, assoc: Association, number: int, seconds: float, stack: ExitStack) -> None:
+    """Send the last instance after the final response (quirk 13)."""
+    with suppress(OverError), stack:
+        if not run.turn.stopping.wait(seconds):
+            run.send(instance, assoc, number)
 
 
 def _storage_context(assoc: Association, instance: Node, syntaxes: set[str]) -> PresentationContext | None:
@@ -216,10 +313,10 @@ def _storage_context(assoc: Association, instance: Node, syntaxes: set[str]) -> 
     return next(fitting, None)
 
 
-def _note(exchange: wire.Exchange, level: str, keywords: tuple[str, ...], status: int, counts: wire.Counts) -> None:
+def _note(turn: Turn, level: str, keywords: tuple[str, ...], status: int, counts: wire.Counts) -> None:
     log.info(
         "%s %s keys=%s status=0x%04X completed=%d failed=%d warning=%d remaining=%d",
-        exchange.service,
+        turn.exchange.service,
         level,
         ",".join(keywords) or "none",
         status,

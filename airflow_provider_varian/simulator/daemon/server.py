@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import socketserver
 import threading
+import time
 import traceback
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import datetime
 from ssl import SSLContext
 from types import TracebackType
@@ -18,40 +19,35 @@ from zoneinfo import ZoneInfo
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND
-from pynetdicom.presentation import PresentationContext, build_context
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom.pdu_primitives import A_ABORT, A_RELEASE
+from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import parked, socket_manners
 from airflow_provider_varian.dimse.quiet import silence
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.simulator.daemon import wire
+from airflow_provider_varian.simulator.daemon import harm, hierarchy, negotiation, wire
+from airflow_provider_varian.simulator.daemon.arrivals import Arrivals, as_arrived
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.faults import Faults, Kind, Step
 from airflow_provider_varian.simulator.daemon.find_service import CANNOT_UNDERSTAND, find
-from airflow_provider_varian.simulator.daemon.outgoing import TRANSACTION_SECONDS, OutgoingAssociations, end
+from airflow_provider_varian.simulator.daemon.irregular import set_irregularities
+from airflow_provider_varian.simulator.daemon.listener import Listener, note
+from airflow_provider_varian.simulator.daemon.outgoing import OutgoingAssociations
 from airflow_provider_varian.simulator.daemon.retrieve_service import Export, retrieve
+from airflow_provider_varian.simulator.daemon.tally import Tally
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntities, TrustedEntity
+from airflow_provider_varian.simulator.daemon.turn import OverError, Turn
 from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 log = logging.getLogger(__name__)
 
-_CALLING_NOT_RECOGNISED: Final = 3
-_CALLED_NOT_RECOGNISED: Final = 7
 _NOT_AUTHORISED: Final = 0x0124
 
 _POLL_SECONDS: Final = 0.05
 _END_SECONDS: Final = 5.0
-_MAX_ASSOCIATIONS: Final = 100
-
-_STUDY_ROOT: Final = (uids.STUDY_ROOT_FIND, uids.STUDY_ROOT_MOVE)
-_PATIENT_ROOT: Final = (uids.PATIENT_ROOT_FIND, uids.PATIENT_ROOT_MOVE)
-
-
-class _Server(ThreadedAssociationServer):
-    """Takes many clients at once."""
-
-    request_queue_size = 128
-    daemon_threads = True
+#: For pynetdicom's time-outs where a transaction has none.
+_FOR_EVER: Final = 1e6
+_MANY: Final = 1_000_000
 
 
 class SimulatedDaemon:
@@ -66,8 +62,9 @@ class SimulatedDaemon:
     :param timezone: the clinic's zone, for the time of an export.
     :param ssl_context: serve TLS with it.
 
-    Use it as a context manager, or call :meth:`start` and :meth:`stop`. ``counts`` tells how many
-    associations and requests there were, by ``"association"``, ``"rejected"``, ``"C-FIND"`` etc.
+    Use it as a context manager, or call :meth:`start` and :meth:`stop`. ``counts`` tells what it has done, see
+    :class:`.Tally`; ``faults`` holds what is to go wrong, see :meth:`.Faults.arm`; ``clock`` tells the seconds by
+    which images arrive late.
     """
 
     def __init__(
@@ -84,16 +81,22 @@ class SimulatedDaemon:
     ) -> None:
         self.holdings = holdings
         self.ae_title = ae_title
-        self.counts: Counter[str] = Counter()
-        self._counting = threading.Lock()
+        self.counts = Tally()
+        self.faults = Faults()
+        self.clock = time.monotonic
         self._listen = (host, port)
         self._trusted = TrustedEntities(trusted)
         self._behaviour = behaviour or Behaviour()
         self._timezone = timezone or ZoneInfo("UTC")
         self._ssl_context = ssl_context
-        self._server: _Server | None = None
+        self._server: Listener | None = None
         self._thread: threading.Thread | None = None
-        self._outgoing = OutgoingAssociations()
+        self._outgoing = OutgoingAssociations(self.counts)
+        self._arrivals = self._new_arrivals()
+        self._stopping = threading.Event()
+        self._restarts_until = 0.0
+        self._listening = threading.Lock()
+        set_irregularities(self.holdings, self._behaviour.irregularities)
 
     def __enter__(self) -> Self:
         """Start."""
@@ -121,10 +124,15 @@ class SimulatedDaemon:
 
     @behaviour.setter
     def behaviour(self, behaviour: Behaviour) -> None:
-        self._behaviour = behaviour
+        before, self._behaviour = self._behaviour, behaviour
+        if behaviour.irregularities != before.irregularities:
+            set_irregularities(self.holdings, behaviour.irregularities)
+        self._arrivals = self._new_arrivals()
         if self._server is not None:
             self._introduce(self._server.ae)
             self._server.contexts = self._contexts()
+            if behaviour.restart_seconds and behaviour.restart_seconds != before.restart_seconds:
+                self.restart(behaviour.restart_seconds, refuses=behaviour.restart_refuses)
 
     def trust(self, entities: Iterable[TrustedEntity]) -> None:
         """Replace the list of trusted entities; the real daemon needs a restart for that."""
@@ -137,14 +145,18 @@ class SimulatedDaemon:
         """
         silence()
         ae = AE(ae_title=self.ae_title)
-        ae.maximum_associations = _MAX_ASSOCIATIONS
-        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = TRANSACTION_SECONDS
         self._introduce(ae)
         handlers: list[Any] = [
             *socket_manners.handlers(),
             (evt.EVT_CONN_OPEN, parked.bound_waiting),
             (evt.EVT_CONN_OPEN, wire.divert, [self._serve]),
             (evt.EVT_REQUESTED, self._admit),
+            (evt.EVT_SOP_EXTENDED, self._extend),
+            # A release is counted before the client hears of it: it may call again at once.
+            (evt.EVT_ACSE_SENT, self._count_end),
+            (evt.EVT_ABORTED, self._count_end),
+            (evt.EVT_CONN_CLOSE, self._count_end),
+            (evt.EVT_C_ECHO, self._echo),
             (evt.EVT_C_STORE, lambda _: _NOT_AUTHORISED),
         ]
         try:
@@ -154,7 +166,7 @@ class SimulatedDaemon:
                 contexts=self._contexts(),
                 ssl_context=self._ssl_context,
                 evt_handlers=handlers,
-                server_class=_Server,
+                server_class=Listener,
             )
         except OSError as error:
             host, port = self._listen
@@ -162,126 +174,187 @@ class SimulatedDaemon:
                 f"cannot listen on {host}:{port}: {error.strerror or error}",
                 hint="Choose another port; 0 picks a free one",
             ) from error
+        server.faults, server.tally = self.faults, self.counts
         self._server = server
+        self._stopping = threading.Event()
+        self._serve_connections(server)
+        if self._behaviour.restart_seconds:
+            self.restart(self._behaviour.restart_seconds, refuses=self._behaviour.restart_refuses)
+
+    def stop(self) -> None:
+        """Stop listening and end all associations; harmless when it does not run."""
+        self._stopping.set()
+        with self._listening:
+            server, self._server = self._server, None
+            if server is None:
+                return
+            self._hold_connections(server)
+            server.server_close()
+        # Clients first: nobody shall take the end of the daemon for a result of his request.
+        self._end_associations(server)
+        log.info("Stopped, having counted: %s", self.counts)
+
+    def restart(self, seconds: float, *, refuses: bool = False, spare: Association | None = None) -> None:
+        """Restart, as far as clients see: all associations are aborted, and so are new ones for a while.
+
+        :param seconds: how long.
+        :param refuses: connections are refused meanwhile.
+        :param spare: an association that the caller ends.
+        :raises ConfigurationError: when it does not run.
+        """
+        server = self._server
+        if server is None:
+            raise ConfigurationError("the simulated daemon does not run", hint="Call start() first")
+        log.info("Restarting for %s s", seconds)
+        self.counts.add("restarts")
+        if refuses:
+            with self._listening:
+                if self._server is not server:
+                    return
+                self._hold_connections(server)
+                server.refuse()
+            threading.Thread(
+                target=self._listen_again, args=(server, seconds), name="simulated-daemon-restart", daemon=True
+            ).start()
+        else:
+            self._restarts_until = time.monotonic() + seconds
+        self._end_associations(server, wait=False, spare=spare)
+
+    def _listen_again(self, server: Listener, seconds: float) -> None:
+        if self._stopping.wait(seconds):
+            return
+        with self._listening:
+            if self._server is server and self._thread is None:
+                server.take_again()
+                self._serve_connections(server)
+
+    def _serve_connections(self, server: Listener) -> None:
         self._thread = threading.Thread(
             target=server.serve_forever, args=(_POLL_SECONDS,), name="simulated-daemon", daemon=True
         )
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop listening and end all associations; harmless when it does not run."""
-        server, thread = self._server, self._thread
-        self._server = self._thread = None
-        if server is None or thread is None:
-            return
-        # BaseServer's shutdown: pynetdicom's own wants to take the server off its AE's list.
-        socketserver.TCPServer.shutdown(server)
-        server.server_close()
-        thread.join()
-        # Clients first: nobody shall take the end of the daemon for a result of his request.
-        acceptors = server.active_associations
+    def _hold_connections(self, server: Listener) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            # BaseServer's shutdown: pynetdicom's own wants to take the server off its AE's list.
+            socketserver.TCPServer.shutdown(server)
+            thread.join()
+
+    def _end_associations(self, server: Listener, *, wait: bool = True, spare: Association | None = None) -> None:
+        acceptors = [assoc for assoc in server.active_associations if assoc is not spare]
         established = [assoc for assoc in acceptors if assoc.is_established]
         for assoc in acceptors:
-            end(assoc)
+            harm.end(assoc)
         self._outgoing.abort()
         for assoc in established:
-            assoc.join(timeout=_END_SECONDS)
+            if wait:
+                assoc.join(timeout=_END_SECONDS)
 
     def _introduce(self, ae: AE) -> None:
-        """Give an application entity the daemon's identity (quirk 2)."""
+        """Give an application entity the daemon's identity (quirk 2) and its patience (quirk 20)."""
+        ae.maximum_associations = _MANY  # pynetdicom counts those too that it has just rejected
+        ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = self._behaviour.transaction_seconds or _FOR_EVER
         ae.implementation_class_uid = self._behaviour.implementation_class_uid
         ae.implementation_version_name = self._behaviour.implementation_version_name
         ae.maximum_pdu_size = self._behaviour.max_pdu
 
-    def _contexts(self) -> list[PresentationContext]:
-        """Return what is accepted: extended negotiation is left unanswered by pynetdicom (quirks 2 to 4)."""
-        syntaxes = [uids.IMPLICIT_VR_LITTLE_ENDIAN]
-        if not self._behaviour.implicit_only:
-            syntaxes.insert(0, uids.EXPLICIT_VR_LITTLE_ENDIAN)
-        models = [uids.VERIFICATION, *_STUDY_ROOT]
-        if self._behaviour.patient_root:
-            models += _PATIENT_ROOT
-        if self._behaviour.get:
-            models.append(uids.STUDY_ROOT_GET)
-            if self._behaviour.patient_root:
-                models.append(uids.PATIENT_ROOT_GET)
-        contexts = [build_context(uid, syntaxes) for uid in models]
-        if self._behaviour.get:
-            contexts += self._storage_contexts(syntaxes)
-        return contexts
-
-    def _storage_contexts(self, syntaxes: list[str]) -> list[PresentationContext]:
-        contexts = []
-        for uid in sorted(self.holdings.sop_classes() | set(uids.RADIOTHERAPY_STORAGE)):
-            context = build_context(uid, syntaxes)
-            context.scu_role, context.scp_role = False, True
-            contexts.append(context)
-        return contexts
-
     def _admit(self, event: evt.Event) -> None:
-        """Reject whom the daemon does not know (quirk 1)."""
+        """Reject whom the daemon does not know (quirk 1), and let go wrong what shall."""
         assoc = event.assoc
-        reason = self._rejection(assoc)
-        self._count("rejected" if reason else "association")
-        if reason:
-            assoc.acse.send_reject(1, 1, reason)
-            assoc.kill()
+        if time.monotonic() < self._restarts_until:
+            harm.finish(assoc, Kind.ABORT, self._stopping)
+            return
+        fault = self.faults.due(Step.ASSOCIATION)
+        if fault is not None:
+            note(self.counts, fault)
+            if fault.kind is Kind.RESTART:
+                self.restart(fault.seconds, refuses=fault.refuses, spare=assoc)
+                fault = replace(fault, kind=Kind.ABORT)
+            self.counts.add("rejected", fault.kind is Kind.REJECT)
+            if not negotiation.suffer(assoc, fault, self._stopping):
+                self.counts.add("lost", fault.kind is not Kind.REJECT)
+                return
+        behaviour = self._behaviour
+        why = negotiation.refusal(assoc, self.ae_title, behaviour, self._trusted)
+        if why is None and not self.counts.enter("open", assoc, behaviour.max_associations):
+            why = negotiation.LOCAL_LIMIT_EXCEEDED
+        self.counts.add("rejected" if why else "association")
+        if why is not None:
+            negotiation.reject(assoc, *why)
 
-    def _rejection(self, assoc: Association) -> int:
-        primitive = assoc.requestor.primitive
-        address = assoc.requestor.address if self._behaviour.check_source_address else None
-        called = str(getattr(primitive, "called_ae_title", "")).strip()
-        calling = str(getattr(primitive, "calling_ae_title", "")).strip()
-        if self._behaviour.check_called_ae_title and called != self.ae_title.strip():
-            log.info("Rejected an association: it called %r, this is %r", called, self.ae_title)
-            return _CALLED_NOT_RECOGNISED
-        if self._behaviour.check_calling_ae_title and self._trusted.client(calling, address) is None:
-            log.info("Rejected an association: %r at %s is not a trusted entity", calling, assoc.requestor.address)
-            return _CALLING_NOT_RECOGNISED
+    def _extend(self, event: Any) -> dict[str, bytes]:
+        """Answer SOP Class Extended Negotiation, or do not (quirk 4)."""
+        asked = {str(uid): said for uid, said in event.app_info.items()}
+        return hierarchy.answer_to(asked, self._behaviour.extended_negotiation)
+
+    def _echo(self, _: evt.Event) -> int:
+        """Answer C-ECHO."""
+        self.counts.add("C-ECHO")
         return 0
 
-    def _count(self, what: str) -> None:
-        with self._counting:
-            self.counts[what] += 1
+    def _count_end(self, event: Any) -> None:
+        if event.event is not evt.EVT_ACSE_SENT or isinstance(event.primitive, A_RELEASE | A_ABORT):
+            self.counts.leave("open", event.assoc)
 
     def _serve(self, exchange: wire.Exchange) -> None:
-        self._count(exchange.service)
+        self.counts.add(exchange.service)
+        turn = Turn(
+            exchange=exchange,
+            behaviour=self._behaviour,
+            faults=self.faults,
+            tally=self.counts,
+            number=self.counts.add("requests"),
+            stopping=self._stopping,
+            restart=lambda seconds, refuses: self.restart(seconds, refuses=refuses),
+        )
         try:
-            self._answer(exchange)
+            if self.faults.armed:
+                # Before anybody else gets hold of the socket.
+                harm.spoil(exchange.assoc, self._stopping)
+            self._answer(turn)
+        except OverError as over:
+            log.info("A %s ended with its association", exchange.service)
+            over.settle()
+        except ConnectionError:
+            log.info("A %s came on an association that is over", exchange.service)
         except Exception as error:  # noqa: BLE001 - the daemon must outlive any request
             # Where it happened, without the error's own words, which may quote a patient.
             where = "".join(traceback.format_tb(error.__traceback__))
             log.error("%s could not be served: %s\n%s", exchange.service, type(error).__name__, where)
             exchange.respond(CANNOT_UNDERSTAND, comment="Unexpected exception")
 
-    def _answer(self, exchange: wire.Exchange) -> None:
-        behaviour = self._behaviour
-        client = self._trusted.destination(exchange.client)
-        if isinstance(exchange.request, C_FIND):
-            find(
-                exchange,
-                self.holdings,
-                behaviour,
-                character_set=self._character_set(client),
-                ae_title=self.ae_title,
-            )
+    def _answer(self, turn: Turn) -> None:
+        behaviour, request = turn.behaviour, turn.exchange.request
+        holdings = as_arrived(self.holdings, behaviour, self._arrivals)
+        client = self._trusted.destination(turn.exchange.client)
+        if isinstance(request, C_FIND):
+            find(turn, holdings, character_set=self._character_set(client), ae_title=self.ae_title)
             return
-        named = getattr(exchange.request, "MoveDestination", None)
+        named = getattr(request, "MoveDestination", None)
         destination = self._trusted.destination(str(named)) if named else None
         receiver = destination if named else client
         export = Export(behaviour=behaviour, character_set=self._character_set(receiver), now=self._now)
-        retrieve(exchange, self.holdings, export, destination=destination, associate=self._open)
+        retrieve(turn, holdings, export, destination=destination, associate=self._open)
 
     def _character_set(self, entity: TrustedEntity | None) -> str:
-        if entity is None or entity.character_set is None:
+        if entity is None:
             return self._behaviour.character_set
-        return entity.character_set
+        if entity.character_set is not None:
+            return entity.character_set
+        return self._behaviour.character_sets_by_client().get(entity.ae_title, self._behaviour.character_set)
 
     def _open(self, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> AbstractContextManager[Association | None]:
-        self._count("outgoing")
+        self.counts.add("outgoing")
         ae = AE(ae_title=self._behaviour.store_calling_ae_title or self.ae_title)
         self._introduce(ae)
         return self._outgoing.open(ae, entity, syntaxes)
+
+    def _contexts(self) -> list[PresentationContext]:
+        return negotiation.accepted_contexts(self._behaviour, self.holdings.sop_classes())
+
+    def _new_arrivals(self) -> Arrivals:
+        return Arrivals(lambda: self.clock())
 
     def _now(self) -> datetime:
         return datetime.now(self._timezone)

@@ -9,21 +9,26 @@ on the one association. Everything else stays pynetdicom's.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
-from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE, C_STORE
+from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import library
+from airflow_provider_varian.dimse import library, sender
+from airflow_provider_varian.dimse.command_set import C_GET_RSP, C_MOVE_RSP, RetrieveProgress, StoreRequest
+from airflow_provider_varian.dimse.slices import Slice
 from airflow_provider_varian.dimse.status import Service
 from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.simulator.holdings.tree import Node
 
 log = logging.getLogger(__name__)
 library.check()
@@ -34,6 +39,7 @@ if not hasattr(Association, "_serve_request"):
     )
 
 Request = C_FIND | C_MOVE | C_GET
+_RESPONSES: Final[dict[type, int]] = {C_MOVE: C_MOVE_RSP, C_GET: C_GET_RSP}
 _SERVICES: Final[dict[type, Service]] = {C_FIND: "C-FIND", C_MOVE: "C-MOVE", C_GET: "C-GET"}
 
 
@@ -45,6 +51,11 @@ class Counts:
     completed: int = 0
     failed: int = 0
     warning: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them, done or not."""
+        return self.remaining + self.completed + self.failed + self.warning
 
 
 class Exchange:
@@ -89,7 +100,7 @@ class Exchange:
 
     def respond(
         self,
-        status: int,
+        status: int | None,
         *,
         identifier: Dataset | None = None,
         counts: Counts | None = None,
@@ -98,13 +109,16 @@ class Exchange:
     ) -> None:
         """Send one response.
 
-        :param status: Status (0000,0900).
+        :param status: Status (0000,0900); ``None`` leaves the element out, as only a broken peer does.
         :param identifier: data set to go with it.
         :param counts: sub-operations to report.
         :param remaining: whether the number of remaining ones is among them.
         :param comment: Error Comment (0000,0902).
         """
         if self.broken:
+            return
+        if status is not None and counts is not None and remaining and identifier is None and not comment:
+            self._report(status, counts)
             return
         response: Any = type(self.request)()
         response.MessageID = self.request.MessageID
@@ -122,6 +136,20 @@ class Exchange:
         if identifier is not None:
             response.Identifier = BytesIO(encoded(identifier, self.context))
         self.assoc.dimse.send_msg(response, self.context.context_id or 0)
+
+    def _report(self, status: int, counts: Counts) -> None:
+        """Send a response that says how far a retrieve is: one for each object, so by the fast codec."""
+        report = RetrieveProgress(
+            command_field=_RESPONSES[type(self.request)],
+            sop_class_uid=str(self.request.AffectedSOPClassUID),
+            responds_to=self.request.MessageID or 0,
+            status=status,
+            remaining=counts.remaining,
+            completed=counts.completed,
+            failed=counts.failed,
+            warning=counts.warning,
+        )
+        sender.send_command(self.assoc, self.context.context_id or 0, report.encoded())
 
 
 def divert(event: evt.Event, serve: Callable[[Exchange], None]) -> None:
@@ -160,10 +188,26 @@ def encoded(data_set: Dataset, context: PresentationContext) -> bytes:
     return result
 
 
+#: Who sends on the associations on which a run of sub-operations is under way.
+_senders: Final[WeakKeyDictionary[Association, sender.Sender]] = WeakKeyDictionary()
+
+
+@contextmanager
+def sending(assoc: Association) -> Iterator[None]:
+    """Let :func:`store` have an association's connection for a run of objects; see :mod:`.dimse.sender`."""
+    with sender.sending(assoc) as found:
+        _senders[assoc] = found
+        try:
+            yield
+        finally:
+            del _senders[assoc]
+
+
 def store(
     assoc: Association,
     context: PresentationContext,
-    data_set: Dataset,
+    instance: Node,
+    slices: Sequence[Slice],
     *,
     message_id: int,
     originator: tuple[str, int] | None = None,
@@ -172,20 +216,23 @@ def store(
 
     :param assoc: an association on which we may be the Storage SCU; parked when we requested it.
     :param context: the accepted context of the SOP class.
+    :param instance: which instance it is.
+    :param slices: its data set as the context encodes it.
     :param message_id: Message ID (0000,0110).
     :param originator: AE title and Message ID of the C-MOVE, for a sub-operation of one.
     :returns: the status of the answer; ``None`` when none came.
+    :raises ValueError: when the data set is empty, or a value does not fit the command set.
+    :raises OSError: when a file is gone, or shorter than it was.
     """
-    request = C_STORE()
-    request.MessageID = message_id
-    request.AffectedSOPClassUID = data_set.SOPClassUID
-    request.AffectedSOPInstanceUID = data_set.SOPInstanceUID
-    request.Priority = 0
-    if originator is not None:
-        request.MoveOriginatorApplicationEntityTitle, request.MoveOriginatorMessageID = originator
-    request.DataSet = BytesIO(encoded(data_set, context))
-    assoc.dimse.send_msg(request, context.context_id or 0)
-    _, answer = assoc.dimse.get_msg(block=True)
-    if not isinstance(answer, C_STORE) or answer.MessageIDBeingRespondedTo != message_id:
-        return None
-    return answer.Status
+    request = StoreRequest(
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.uid,
+        message_id=message_id,
+        originator=originator,
+    )
+    if assoc not in _senders:
+        with sending(assoc):
+            answer = _senders[assoc].store(context.context_id or 0, request, slices)
+    else:
+        answer = _senders[assoc].store(context.context_id or 0, request, slices)
+    return answer.status if answer is not None else None

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 from support.simulated import Client
 
+from airflow_provider_varian.cli.main import main
 from airflow_provider_varian.dimse.echo import echo_peer
 from airflow_provider_varian.dimse.peer import peer_from_connection
+from airflow_provider_varian.errors import PeerFailureError, TransientRejectionError
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.run import SimulatorOptions
 
@@ -54,3 +56,47 @@ def test_options_build_the_clinic_they_say():
     clinic = options.daemon().holdings
     assert (clinic.identity.seed, clinic.panel.matrix, len(clinic.days)) == (3, 32, 4)
     assert TrustedEntity.parse("A@[::1]:104").host == "::1"
+
+
+def test_quirks_and_faults_of_the_command_line_reach_the_daemon():
+    options = ["--port", "0", "--trust", "AIRFLOW@127.0.0.1:11112", "--until", "2026-11-20"]
+    options += ["--quirk", "row_limit=1", "--fault", "reject@association:reason=2/3/1,times=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "airflow_provider_varian.cli", "simulate", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[3],
+    )
+    try:
+        port = int(process.stdout.readline().rpartition(":")[2])
+        peer = peer_from_connection(host="127.0.0.1", port=port, extra={"called_ae_title": "VMSDBD"})
+        for _ in range(2):
+            with pytest.raises(TransientRejectionError):
+                echo_peer(peer)
+        assert echo_peer(peer).seconds >= 0
+        with pytest.raises(PeerFailureError, match="0xC001"):
+            Client(peer).find("STUDY", PatientID="QA_TB_WL")
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+    assert (process.returncode, err) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--fault", "abort@lunch"), "Steps: connect, association"),
+        (("--fault", "explode@row"), "Kinds: abort"),
+        (("--quirk", "irregularities=drs"), "drrs"),
+        (("--quirk", "short_answer_probability=2"), "from 0 to 1"),
+        (("--quirk", "move_counters=some"), "sent, asked, zero, absent"),
+        (("--quirk", "late_images_seconds=-1"), "a number from 0"),
+        (("--quirk", "client_character_sets=OLD:LATIN"), "ISO_IR 192"),
+    ],
+)
+def test_what_the_simulator_cannot_do_is_wrong_usage(capsys, arguments, says):
+    assert main(["simulate", "--port", "0", "--trust", "AIRFLOW@127.0.0.1:11112", *arguments]) == 2
+    assert says in capsys.readouterr().err
