@@ -172,6 +172,8 @@ def divert(event: evt.Event, serve: Callable[[Exchange], None]) -> None:
             serve(Exchange(assoc, message, contexts[0]))
         finally:
             assoc._is_paused = False
+            # A transaction is one step: however long the whole took, the client has as long for its next request.
+            assoc.dul._idle_timer.restart()
 
     assoc._serve_request = serve_request
 

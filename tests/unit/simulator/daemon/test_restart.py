@@ -18,6 +18,7 @@ from airflow_provider_varian.dimse import contexts
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.echo import echo_peer
 from airflow_provider_varian.dimse.find import iter_matches
+from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.errors import (
     AssociationAbortedError,
     ConfigurationError,
@@ -119,6 +120,17 @@ def test_a_receiver_that_takes_longer_than_a_transaction_loses_the_rest(client, 
     receiver.stored.clear()
     receiver.before = None
     assert client.move("SERIES", SeriesInstanceUID=series).completed == 10
+
+
+@pytest.mark.quirk(20, "transaction_seconds")
+def test_a_retrieve_of_many_short_steps_may_take_longer_than_a_transaction(daemon, client, receiver, habit, series):
+    habit(transaction_seconds=0.6, pending_responses=False)
+    receiver.before = lambda _: time.sleep(0.1)
+    with associate(client.peer, contexts.move(uids.STUDY_ROOT_MOVE), step="C-MOVE") as association:
+        for _ in range(2):  # the second finds the association as it was
+            keys = identifier("SERIES", SeriesInstanceUID=series)
+            done = move(association, uids.STUDY_ROOT_MOVE, keys, destination="AIRFLOW")
+            assert (done.status, done.completed) == (0x0000, 10)
 
 
 @pytest.mark.quirk(20, "transaction_seconds")
