@@ -97,9 +97,7 @@ def facts(clinic: Clinic) -> tuple[PlanFact, ...]:
                         study_instance_uid=place.study_uid,
                         series_instance_uid=place.plan_series_uid,
                         beams=tuple(beam.number for beam in plan.beams),
-                        days=tuple(
-                            day for day in clinic.session_days(course) if clinic.has_images(linac, plan, day)
-                        ),
+                        days=tuple(day for day in clinic.session_days(course) if clinic.has_images(linac, plan, day)),
                         place=place,
                         punctuality=clinic.punctuality,
                     )

@@ -148,9 +148,7 @@ class Punctuality:
 PUNCTUAL = Punctuality()
 
 
-def takes_place(
-    identity: Identity, linac: Linac, plan: QAPlan, day: date, punctuality: Punctuality = PUNCTUAL
-) -> bool:
+def takes_place(identity: Identity, linac: Linac, plan: QAPlan, day: date, punctuality: Punctuality = PUNCTUAL) -> bool:
     """Say whether a plan's session is due on a day and the machine is up."""
     if not plan.rhythm.is_due(day):
         return False
@@ -160,9 +158,7 @@ def takes_place(
     return identity.draw("down", linac.name, day.isoformat()).random() >= punctuality.missing
 
 
-def delay(
-    identity: Identity, linac: Linac, plan: QAPlan, day: date, punctuality: Punctuality = PUNCTUAL
-) -> timedelta:
+def delay(identity: Identity, linac: Linac, plan: QAPlan, day: date, punctuality: Punctuality = PUNCTUAL) -> timedelta:
     """Return by how much a session's images reach ARIA late; zero when they are there at once."""
     if not punctuality.late:
         return timedelta()

@@ -96,7 +96,7 @@ class Clinic:
 
     @property
     def now(self) -> datetime:
-        """The moment up to which late QA sessions have arrived, clinic-local: the end of ``until`` where it is given."""
+        """The moment up to which late QA sessions have arrived, clinic-local: the end of ``until``, if given."""
         if self._until is not None:
             return datetime.combine(self._until + timedelta(days=1), time.min)
         return datetime.now(self._timezone).replace(tzinfo=None)

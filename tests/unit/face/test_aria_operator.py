@@ -223,13 +223,13 @@ def test_a_list_that_still_grows_is_asked_for_until_it_stands_still(aria, mornin
 def test_the_suspicion_of_a_crop_is_told_to_summary_and_report(aria, morning, context, storage, monkeypatch, caplog):
     from airflow_provider_varian.query import asking
 
-    monkeypatch.setattr(asking, "_SMALLEST_ROUND_COUNT", 4)
+    monkeypatch.setattr(asking, "_SMALLEST_ROUND_COUNT", 6)
     rows = write_machines(context(task_id="machines"), [_machine(aria)])
     at = morning()
     AriaQAImagesOperator(task_id="qa", row_key=rows.keys[0], rows_uri=rows.uri).execute(at)
     warnings = _summary(at)["warnings"]
-    # Four plans, and a number of images that four divides.
-    assert [warning.split()[0] for warning in warnings if "is a round number" in warning] == ["4", "24"]
+    # Six plans, and a number of images that six divides.
+    assert [warning.split()[0] for warning in warnings if "is a round number" in warning] == ["6", "24"]
     assert len(warnings) == len(set(warnings))
     caplog.clear()
     uri = write_qa_report(context(task_id="summary"), rows.uri, [_summary(at)])

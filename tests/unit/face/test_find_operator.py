@@ -44,12 +44,12 @@ def test_answers_go_to_storage_and_xcom_gets_where_and_how_many(aria, context, s
     at = context(task_id="find")
     told = _find(aria).execute(at)
     assert at["ti"].xcoms(ANSWERS_KEY) == [told]
-    assert told["count"] == 4
+    assert told["count"] == 6
     assert told["limited"] is False
     assert told["warnings"] == []
     assert str(storage / ".dicom" / "answers") in told["uri"]
     labels = {row["RTPlanLabel"] for row in read_rows(told["uri"]).values()}
-    assert labels == {"WL_10MV", "PF_6MV", "OPEN_6MV"}
+    assert labels == {"WL_10MV", "PF_6MV", "OPEN_6MV", "T2_DRGS", "T3_MLCS"}
 
 
 def test_no_identifier_in_xcom_or_log(aria, context, daemon, caplog):
@@ -79,7 +79,7 @@ def test_rows_are_opaque_keys_for_mapping(aria, context):
     at = context()
     keys = _find(aria, xcom="rows").execute(at)
     (told,) = at["ti"].xcoms(ANSWERS_KEY)
-    assert len(keys) == 4
+    assert len(keys) == 6
     assert read_row(told["uri"], keys[0])["PatientID"] == "QA_TB_WL"
 
 
@@ -96,12 +96,12 @@ def test_a_limit_that_was_hit_is_told(aria, context):
 def test_the_suspicion_of_a_crop_is_told(aria, context, monkeypatch):
     from airflow_provider_varian.query import asking
 
-    monkeypatch.setattr(asking, "_SMALLEST_ROUND_COUNT", 4)
+    monkeypatch.setattr(asking, "_SMALLEST_ROUND_COUNT", 6)
     at = context()
     _find(aria, xcom="rows").execute(at)
     (told,) = at["ti"].xcoms(ANSWERS_KEY)
     (warning,) = told["warnings"]
-    assert "4 matches is a round number" in warning
+    assert "6 matches is a round number" in warning
 
 
 def test_a_retry_writes_the_same_file(aria, context, storage):

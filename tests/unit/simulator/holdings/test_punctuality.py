@@ -65,8 +65,9 @@ def test_a_clinic_of_today_goes_by_the_clock_of_its_zone():
     late = Punctuality(late=1.0)
     running = Clinic(patients=0, days=10, matrix=32, timezone=ZoneInfo("Asia/Tokyo"), punctuality=late)
     before = clock()
-    fact = winston_lutz(running)
+    now, fact = running.now, winston_lutz(running)
     after = clock()
+    assert before <= now <= after
     arrivals = {day: fact.arrival(day) for day in running.days}
     assert {day for day, arrival in arrivals.items() if arrival <= before} <= set(fact.days)
     assert all(arrivals.get(day, before) <= after for day in fact.days)

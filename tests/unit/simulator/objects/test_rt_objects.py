@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from support.simulated import UNTIL, identifier
@@ -96,3 +98,37 @@ def test_the_ball_in_the_image_is_where_the_truth_says(winston_lutz):
         axis = ((np.arange(640) - 319.5) * float(ds.ImagePlanePixelSpacing[0]))[middle]
         found = (shadow.sum(0) @ axis / shadow.sum(), shadow.sum(1) @ -axis / shadow.sum())
         assert found == pytest.approx(project(truth.ball_mm, float(ds.GantryAngle)), abs=0.08)
+
+
+@pytest.mark.parametrize("label", ["T2_DRGS", "T3_MLCS"])
+def test_the_arc_of_a_vmat_test_gives_each_strip_half_of_its_share_everywhere(clinic, plans, label):
+    fact = plans["QA", label]
+    still, arc = fetch(clinic, fact.sop_instance_uid).BeamSequence
+    assert (still.BeamType, len(still.ControlPointSequence)) == ("STATIC", 2)
+    assert (arc.BeamType, arc.NumberOfControlPoints) == ("DYNAMIC", len(arc.ControlPointSequence))
+    points = arc.ControlPointSequence
+    weights = [point.CumulativeMetersetWeight for point in points]
+    assert (weights[0], weights[-1], weights) == (0.0, 1.0, sorted(weights))
+    turned = [(after.GantryAngle - before.GantryAngle) % 360 for before, after in pairwise(points)]
+    assert sum(turned) == pytest.approx(sum(fact.place.plan.beams[1].turns))
+    assert [point.GantryRotationDirection for point in points] == ["CW"] * (len(points) - 1) + ["NONE"]
+
+    banks = [point.BeamLimitingDevicePositionSequence[-1].LeafJawPositions for point in points]
+    assert all(left <= right for bank in banks for left, right in zip(bank[:60], bank[60:], strict=True))
+    strips = fact.place.plan.strips_mm
+    half = fact.place.plan.strip_width_mm / 2
+
+    def seen(x: float) -> float:
+        """Return the share of the monitor units during which a point lies between the banks."""
+        time = 0.0
+        for step, (before, after) in zip(np.diff(weights), pairwise(banks), strict=True):
+            between = np.linspace(0.0005, 0.9995, 1000)
+            left = before[0] + (after[0] - before[0]) * between
+            right = before[60] + (after[60] - before[60]) * between
+            time += step * np.mean((left < x) & (x < right))
+        return time
+
+    for centre in strips:
+        for x in (centre - half + 0.1, centre, centre + half - 0.1):
+            assert seen(x) == pytest.approx(0.5 / len(strips), abs=0.001)
+        assert seen(centre + half + 1.0) == 0.0, "between two strips the leaves are closed"
