@@ -17,6 +17,17 @@ def positive(text: str) -> int:
     return _whole(text, 1, "is not a whole number from 1")
 
 
+def share(text: str) -> float:
+    """Return a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0.0 <= number <= 1.0:
+        raise ArgumentTypeError(f"{text!r} is not a share from 0 to 1, e.g. 0.1")
+    return number
+
+
 def seconds(text: str) -> float:
     """Return a number of seconds from zero."""
     try:

@@ -15,6 +15,7 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
+from airflow_provider_varian.simulator.clinic.sessions import PUNCTUAL, Punctuality
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.faults import Fault
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
@@ -40,6 +41,7 @@ class SimulatorOptions:
     :param patients: number of clinical patients, beside the machines' QA patients.
     :param days: number of days with QA images.
     :param until: last of those days; ``None`` = today in the clinic's zone, moving on.
+    :param punctuality: which QA sessions are missing, and which reach ARIA late.
     :param matrix: rows and columns of portal images.
     :param timezone: the clinic's zone.
     :param data: serve the DICOM files of this folder instead of the synthetic clinic.
@@ -56,6 +58,7 @@ class SimulatorOptions:
     patients: int = 10
     days: int = 30
     until: date | None = None
+    punctuality: Punctuality = PUNCTUAL
     matrix: int = 1280
     timezone: ZoneInfo = field(default_factory=lambda: ZoneInfo("UTC"))
     data: Path | None = None
@@ -90,6 +93,7 @@ class SimulatorOptions:
             patients=self.patients,
             days=self.days,
             until=self.until,
+            punctuality=self.punctuality,
             matrix=self.matrix,
             timezone=self.timezone,
         )

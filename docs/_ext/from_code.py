@@ -55,6 +55,19 @@ class SimulatorSwitches(SphinxDirective):
         return container.children
 
 
+class Irregularities(SphinxDirective):
+    """``{irregularities}``: what is unusual about patients of the synthetic clinic, as a table."""
+
+    def run(self) -> list[nodes.Node]:
+        from airflow_provider_varian.simulator.clinic.irregularities import Irregularity
+
+        lines = ["| Name | Meaning | Quirk |", "| --- | --- | --- |"]
+        lines += [f"| `{each}` | {escaped(each.meaning)} | {each.quirk or ''} |" for each in Irregularity]
+        container = nodes.Element()
+        self.state.nested_parse(StringList(lines, source="irregularities.py"), self.content_offset, container)
+        return container.children
+
+
 def _parser_of(root: ArgumentParser, verb: str) -> ArgumentParser:
     if not verb:
         return root
@@ -96,4 +109,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("connection-fields", ConnectionFields)
     app.add_directive("verb-help", VerbHelp)
     app.add_directive("simulator-switches", SimulatorSwitches)
+    app.add_directive("irregularities", Irregularities)
     return {"parallel_read_safe": True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_varian.cli.arguments import iso_date, not_negative, port_number, positive, time_zone
+from airflow_provider_varian.cli.arguments import iso_date, not_negative, port_number, positive, share, time_zone
 from airflow_provider_varian.cli.verb import ExitStatus, Verb
 from airflow_provider_varian.connection_fields import FIELDS_BY_KEY
 
@@ -47,6 +47,8 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--patients", type=not_negative, default=10, metavar="N", help="clinical patients; default: %(default)s")
     add("--days", type=positive, default=30, metavar="N", help="days with machine QA; default: %(default)s")
     add("--until", type=iso_date, metavar="DATE", help="the last of them, YYYY-MM-DD; default: today, moving on")
+    add("--missing-sessions", type=share, default=0.0, metavar="SHARE", help="machines' days without QA, from 0 to 1")
+    add("--late-sessions", type=share, default=0.0, metavar="SHARE", help="QA that is in ARIA 2 to 48 hours later")
     add("--matrix", type=positive, default=1280, metavar="N", help="rows and columns of images; default: %(default)s")
     add("--timezone", type=time_zone, default="UTC", metavar="ZONE", help="of the clinic; default: %(default)s")
     add(
@@ -67,6 +69,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
     from airflow_provider_varian.dimse.settings import read_ae_title
+    from airflow_provider_varian.simulator.clinic.sessions import Punctuality
     from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
     from airflow_provider_varian.simulator.daemon.faults import Fault
     from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
@@ -83,6 +86,7 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
         patients=arguments.patients,
         days=arguments.days,
         until=arguments.until,
+        punctuality=Punctuality(missing=arguments.missing_sessions, late=arguments.late_sessions),
         matrix=arguments.matrix,
         timezone=arguments.timezone,
         data=arguments.data,

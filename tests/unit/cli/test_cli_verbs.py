@@ -477,6 +477,14 @@ def test_simulate_refuses_what_it_cannot_do(capsys, arguments, says):
     assert says in capsys.readouterr().err
 
 
+def test_simulate_leaves_out_the_sessions_of_machines_that_were_down(simulator, capsys):
+    _, line = simulator("--trust", "AIRFLOW@127.0.0.1:11112", "--days", "3", "--missing-sessions", "1")
+    peer = ["--peer", f"VMSDBD@{line.split()[-1]}"]
+    images = ["-k", "PatientID=QA_TB_WL", "-k", "Modality=RTIMAGE", "-k", "AcquisitionDate=20260101-"]
+    assert main(["find", *peer, "--level", "IMAGE", *images]) == 4
+    assert main(["find", *peer, "--level", "IMAGE", "-k", "PatientID=QA_TB_WL", "-k", "Modality=RTPLAN"]) == 0
+
+
 def test_simulate_on_a_port_that_is_taken_fails_and_says_so(program, capsys):
     _, port = program.daemon.address
     assert main(["simulate", "--port", str(port), "--trust", "AIRFLOW@127.0.0.1:11112"]) == 1
@@ -504,6 +512,8 @@ def test_simulate_that_trusts_nobody_says_how_to_add_somebody(simulator):
         ("--port", "70000"),
         ("--seed", "-1"),
         ("--timezone", "Mars/Olympus"),
+        ("--missing-sessions", "1.5"),
+        ("--late-sessions", "often"),
     ],
 )
 def test_simulate_refuses_values_of_the_wrong_kind(arguments):
