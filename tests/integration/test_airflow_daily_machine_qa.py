@@ -223,10 +223,10 @@ def clinical(site, tmp_path_factory):
         connections={"aria": environment},
     )
     (result,), output = run_dags(home, [{"dag_id": "patients_on_purpose"}])
-    from airflow_provider_varian.simulator.clinic.patients import clinical_patient
+    from airflow_provider_varian.simulator.facts import case_facts
 
-    patients = [clinical_patient(site.clinic.identity, number) for number in range(4)]
-    words = {word for patient in patients for word in forms_of(patient.patient_id, patient.name)}
+    cases = list(case_facts(site.clinic))
+    words = {word for case in cases for word in forms_of(case.patient_id, case.name)}
     return SimpleNamespace(home=home, result=result, output=output, words=words)
 
 

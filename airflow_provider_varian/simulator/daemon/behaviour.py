@@ -120,6 +120,9 @@ class Behaviour:
     client_character_sets: tuple[str, ...] = _habit(
         (), 23, "exceptions of single clients, `AET:CHARACTER SET` with commas"
     )
+    store: bool = _habit(True, (), "C-STORE is taken, for patients that are known by ID, last and first name")
+    automatic_patient_creation: bool = _habit(False, (), "C-STORE for a patient who is not known makes him known")
+    patient_match_birth_date: bool = _habit(False, (), "the birth date must match, too, for a C-STORE to be taken")
     chance_seed: int = _habit(1, (), "with the number of the request it decides all that is random")
 
     def __post_init__(self) -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import cache
 from typing import Final
 
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext, build_context
 
 from airflow_provider_varian import uids
+from airflow_provider_varian.dimse.contexts import receiver_contexts
 from airflow_provider_varian.simulator.daemon import harm, hierarchy
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.faults import Fault, Kind
+from airflow_provider_varian.simulator.daemon.store_service import IMPORTED_CLASSES
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntities
 
 log = logging.getLogger(__name__)
@@ -46,12 +49,20 @@ def accepted_contexts(behaviour: Behaviour, sop_classes: frozenset[str]) -> list
         if behaviour.patient_root:
             models.append(uids.PATIENT_ROOT_GET)
     contexts = [build_context(uid, syntaxes) for uid in models]
-    if behaviour.get:
-        for uid in sorted(sop_classes | set(uids.RADIOTHERAPY_STORAGE)):
-            context = build_context(uid, syntaxes)
-            context.scu_role, context.scp_role = False, True
-            contexts.append(context)
+    # Sent by C-GET, or taken: then the client has the other role (PS3.7 D.3.3.4).
+    sent = sop_classes | set(uids.RADIOTHERAPY_STORAGE) if behaviour.get else frozenset[str]()
+    taken = _importable() if behaviour.store else frozenset[str]()
+    for uid in sorted(sent | taken):
+        context = build_context(uid, syntaxes)
+        context.scu_role, context.scp_role = uid in taken, uid in sent
+        contexts.append(context)
     return contexts
+
+
+@cache
+def _importable() -> frozenset[str]:
+    """Return the classes that can be imported, all of which pynetdicom then has a service for."""
+    return frozenset(str(context.abstract_syntax) for context in receiver_contexts()) & frozenset(IMPORTED_CLASSES)
 
 
 def refusal(assoc: Association, ae_title: str, behaviour: Behaviour, trusted: TrustedEntities) -> Rejection | None:

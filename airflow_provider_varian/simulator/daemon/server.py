@@ -11,11 +11,13 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
 from typing import Any, Final, Self
 from zoneinfo import ZoneInfo
 
+from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_FIND
@@ -34,14 +36,14 @@ from airflow_provider_varian.simulator.daemon.irregular import set_irregularitie
 from airflow_provider_varian.simulator.daemon.listener import Listener, note
 from airflow_provider_varian.simulator.daemon.outgoing import OutgoingAssociations
 from airflow_provider_varian.simulator.daemon.retrieve_service import Export, retrieve
+from airflow_provider_varian.simulator.daemon.store_service import StoreService
 from airflow_provider_varian.simulator.daemon.tally import Tally
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntities, TrustedEntity
 from airflow_provider_varian.simulator.daemon.turn import OverError, Turn
+from airflow_provider_varian.simulator.holdings.imported import Imported
 from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 log = logging.getLogger(__name__)
-
-_NOT_AUTHORISED: Final = 0x0124
 
 _POLL_SECONDS: Final = 0.05
 _END_SECONDS: Final = 5.0
@@ -61,6 +63,7 @@ class SimulatedDaemon:
     :param behaviour: the habits; may be replaced while it runs, for associations from then on.
     :param timezone: the clinic's zone, for the time of an export.
     :param ssl_context: serve TLS with it.
+    :param imports: folder for what clients store; see :class:`.Imported`.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. ``counts`` tells what it has done, see
     :class:`.Tally`; ``faults`` holds what is to go wrong, see :meth:`.Faults.arm`; ``clock`` tells the seconds by
@@ -78,6 +81,7 @@ class SimulatedDaemon:
         behaviour: Behaviour | None = None,
         timezone: ZoneInfo | None = None,
         ssl_context: SSLContext | None = None,
+        imports: Path | None = None,
     ) -> None:
         self.holdings = holdings
         self.ae_title = ae_title
@@ -92,6 +96,8 @@ class SimulatedDaemon:
         self._server: Listener | None = None
         self._thread: threading.Thread | None = None
         self._outgoing = OutgoingAssociations(self.counts)
+        self._imported = Imported(imports)
+        self._imports = StoreService(self._imported, self.counts)
         self._arrivals = self._new_arrivals()
         self._stopping = threading.Event()
         self._restarts_until = 0.0
@@ -157,7 +163,7 @@ class SimulatedDaemon:
             (evt.EVT_ABORTED, self._count_end),
             (evt.EVT_CONN_CLOSE, self._count_end),
             (evt.EVT_C_ECHO, self._echo),
-            (evt.EVT_C_STORE, lambda _: _NOT_AUTHORISED),
+            (evt.EVT_C_STORE, self._import),
         ]
         try:
             server: Any = ae.make_server(
@@ -293,6 +299,15 @@ class SimulatedDaemon:
         self.counts.add("C-ECHO")
         return 0
 
+    def _import(self, event: evt.Event) -> Dataset:
+        """Answer C-STORE."""
+        before = self._imported.sop_classes()
+        answer = self._imports.serve(event, self.holdings, self._behaviour)
+        if self._server is not None and self._imported.sop_classes() != before:
+            # What is held can be had by C-GET.
+            self._server.contexts = self._contexts()
+        return answer
+
     def _count_end(self, event: Any) -> None:
         if event.event is not evt.EVT_ACSE_SENT or isinstance(event.primitive, A_RELEASE | A_ABORT):
             self.counts.leave("open", event.assoc)
@@ -326,7 +341,7 @@ class SimulatedDaemon:
 
     def _answer(self, turn: Turn) -> None:
         behaviour, request = turn.behaviour, turn.exchange.request
-        holdings = as_arrived(self.holdings, behaviour, self._arrivals)
+        holdings = as_arrived(self._imported.over(self.holdings), behaviour, self._arrivals)
         client = self._trusted.destination(turn.exchange.client)
         if isinstance(request, C_FIND):
             find(turn, holdings, character_set=self._character_set(client), ae_title=self.ae_title)
@@ -351,7 +366,7 @@ class SimulatedDaemon:
         return self._outgoing.open(ae, entity, syntaxes)
 
     def _contexts(self) -> list[PresentationContext]:
-        return negotiation.accepted_contexts(self._behaviour, self.holdings.sop_classes())
+        return negotiation.accepted_contexts(self._behaviour, self._imported.over(self.holdings).sop_classes())
 
     def _new_arrivals(self) -> Arrivals:
         return Arrivals(lambda: self.clock())

@@ -16,6 +16,7 @@ class Tally(Counter[str]):
     ``open``             those that are open now; ``most_open``: at the most
     ``C-ECHO``           requests; so ``C-FIND``, ``C-MOVE`` and ``C-GET``
     ``requests``         the latter three together
+    ``C-STORE``          requests of clients; ``imported``: those whose object was kept
     ``rows``             pending responses of C-FIND
     ``sub-operations``   C-STORE requests sent
     ``outgoing``         associations of C-MOVE to a destination, tried

@@ -107,7 +107,7 @@ class Imported:
 
     def _enter(self, head: Dataset, source: Path | bytes) -> None:
         node = _instance(head, source)
-        for tag in [tag for tag in head.keys() if tag.group >= _FIRST_PIXEL_GROUP]:
+        for tag in [tag for tag in tuple(head.keys()) if tag.group >= _FIRST_PIXEL_GROUP]:
             del head[tag]
         with self._lock:
             self._patients.setdefault(unique_value(head, Level.PATIENT), {})[node.uid] = _Kept(head=head, node=node)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
@@ -23,6 +23,9 @@ from airflow_provider_varian.query.temporal import Span, key_span
 from airflow_provider_varian.query.values import encodings_of, read, vr_of
 from airflow_provider_varian.simulator.holdings.attributes import Values, element_of, keyword_of, tag_of
 from airflow_provider_varian.simulator.holdings.stored_file import StoredFile
+
+#: PS3.10 7.1
+_FILE_META: Final = 0x0002
 
 _PATIENT = frozenset(
     {"PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientBirthTime", "OtherPatientIDs",
@@ -131,8 +134,9 @@ class Search:
         self.keys = keys
         by_level: dict[Level, Dataset] = {each: Dataset() for each in LEVELS}
         for element in keys:
-            # What the dictionary does not know is an optional key that we do not support.
-            if element.tag not in NOT_KEYS and keyword_of(element.tag):
+            # What the dictionary does not know is an optional key that we do not support; so is file meta
+            # information, which some clients put beside a SOP class or instance.
+            if element.tag not in NOT_KEYS and element.tag.group != _FILE_META and keyword_of(element.tag):
                 by_level[level_of_tag(element.tag)].add(element)
         if "SpecificCharacterSet" in keys:
             for part in by_level.values():

@@ -244,6 +244,13 @@ def test_many_clients_at_once_get_whole_answers(daemon, machine_qa):
     assert daemon.counts["C-FIND"] == 8
 
 
+def test_file_meta_information_is_no_key(client, plans):
+    """Orthanc asks for it beside SOP class and instance."""
+    plan = plans["QA", "WL_10MV"]
+    keys = identifier("IMAGE", SOPInstanceUID=plan.sop_instance_uid, MediaStorageSOPInstanceUID=plan.sop_instance_uid)
+    assert [row.SOPInstanceUID for row in client.find_with(keys)] == [plan.sop_instance_uid]
+
+
 def test_a_request_that_goes_wrong_is_answered_and_logged_without_values(client, daemon, monkeypatch, simulator_log):
     name = "Müller^Jürgen"
 

@@ -395,7 +395,7 @@ def test_a_get_of_a_class_that_was_not_offered_fails_that_object(daemon, habit, 
 def test_import_is_refused(daemon, habit, plan):
     from pynetdicom import AE, build_context
 
-    habit(get=True)
+    habit(get=True, store=False)
     ae = AE(ae_title="AIRFLOW")
     offered = [build_context(uids.RT_PLAN, uids.IMPLICIT_VR_LITTLE_ENDIAN)]
     assoc = ae.associate(*daemon.address, contexts=offered, ae_title="VMSDBD")
