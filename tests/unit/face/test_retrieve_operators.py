@@ -23,9 +23,13 @@ from airflow_provider_varian.errors import (
 from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.operators.manifest_xcom import MANIFEST_KEY
 from airflow_provider_varian.operators.retrieve import DicomGetOperator, DicomMoveOperator, DicomRetrieveOperator
+from airflow_provider_varian.simulator.clinic.linacs import TRUEBEAM1
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 
 PLANS = {"PatientID": "QA_TB_WL", "Modality": "RTPLAN"}
+#: How many those are.
+COUNT = sum(len(course.plans) for course in TRUEBEAM1.courses)
+ALL_BUT_ONE = f"{COUNT - 1} of {COUNT}"
 
 
 def _files(storage: Path) -> list[Path]:
@@ -36,7 +40,7 @@ def test_objects_come_and_the_manifest_is_told_from_the_start(aria, context, sto
     at = context()
     told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(at)
     assert told["outcome"] == "complete"
-    assert len(_files(storage)) == told["counts"]["verified"] == 4
+    assert len(_files(storage)) == told["counts"]["verified"] == COUNT
     manifests = at["ti"].xcoms(MANIFEST_KEY)
     assert manifests[0]["outcome"] == "pending"
     assert manifests[-1] == {"uri": told["manifest"], "outcome": "complete", "counts": told["counts"]}
@@ -56,7 +60,7 @@ def test_keys_destination_and_layout_are_templated(aria, context, tmp_path):
         {"conn": aria, "patient": "QA_TB_WL", "level": "image", "folder": str(tmp_path / "out")}
     )
     operator.execute(context())
-    assert len(list((tmp_path / "out" / "plans").glob("RTPLAN.*.dcm"))) == 4
+    assert len(list((tmp_path / "out" / "plans").glob("RTPLAN.*.dcm"))) == COUNT
 
 
 def test_a_rerun_moves_nothing(aria, context, daemon, storage):
@@ -64,21 +68,21 @@ def test_a_rerun_moves_nothing(aria, context, daemon, storage):
     moves = daemon.counts["C-MOVE"]
     told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
     assert daemon.counts["C-MOVE"] == moves
-    assert told["counts"]["held"] == 4
+    assert told["counts"]["held"] == COUNT
 
 
 def test_partial_fails_and_the_retry_asks_for_the_missing_alone(aria, context, daemon, storage):
     operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
     broken = {operator.hook.find("IMAGE", PLANS).answers[0]["SOPInstanceUID"]}
     daemon.holdings.broken = lambda uid: uid in broken
-    with pytest.raises(IncompleteRetrievalError, match="3 of 4"):
+    with pytest.raises(IncompleteRetrievalError, match=ALL_BUT_ONE):
         operator.execute(context())
-    assert len(_files(storage)) == 3
+    assert len(_files(storage)) == COUNT - 1
     broken.clear()
     before = daemon.counts["C-MOVE"]
     told = operator.execute(context())
     assert daemon.counts["C-MOVE"] == before + 1
-    assert (told["outcome"], told["counts"]["held"]) == ("complete", 3)
+    assert (told["outcome"], told["counts"]["held"]) == ("complete", COUNT - 1)
 
 
 def test_a_kill_ends_the_task_in_time_and_the_retry_completes_it(aria, context, daemon, storage):
@@ -104,7 +108,7 @@ def test_a_kill_ends_the_task_in_time_and_the_retry_completes_it(aria, context, 
     daemon.holdings.broken = lambda uid: False
     told = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
     assert told["outcome"] == "complete"
-    assert len(_files(storage)) == 4
+    assert len(_files(storage)) == COUNT
 
 
 def test_partial_may_be_accepted(aria, context, daemon):
@@ -117,7 +121,7 @@ def test_partial_may_be_accepted(aria, context, daemon):
 
 
 def test_fewer_than_the_minimum_are_short(aria, context):
-    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=5)
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=COUNT + 1)
     with pytest.raises(IncompleteRetrievalError, match="short"):
         operator.execute(context())
 
@@ -148,10 +152,10 @@ def test_nothing_found_may_be_accepted_and_has_a_manifest(aria, context, keys):
 @pytest.mark.parametrize("keys", [{"PatientID": "NOBODY", "Modality": "RTPLAN"}, {"SeriesInstanceUID": "1.2.3"}])
 def test_nothing_where_a_minimum_should_be_is_short_and_fails(aria, context, keys):
     at = context()
-    with pytest.raises(IncompleteRetrievalError, match="short: nothing was found; at least 5 are expected"):
-        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, minimum=5).execute(at)
+    with pytest.raises(IncompleteRetrievalError, match=f"short: nothing was found; at least {COUNT + 1} are expected"):
+        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, minimum=COUNT + 1).execute(at)
     assert at["ti"].xcoms(MANIFEST_KEY)[-1]["outcome"] == "short"
-    accepted = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, minimum=5, on_partial="accept")
+    accepted = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=keys, minimum=COUNT + 1, on_partial="accept")
     assert accepted.execute(context())["outcome"] == "short"
 
 
@@ -165,7 +169,7 @@ def test_a_third_party_move_of_nothing_moves_nothing(aria, context, daemon):
     with pytest.raises(AirflowSkipException, match="nothing was found"):
         move()
     with pytest.raises(IncompleteRetrievalError, match="short: nothing was found"):
-        move(minimum=5)
+        move(minimum=COUNT + 1)
     assert daemon.counts["C-MOVE"] == 0
 
 
@@ -180,7 +184,7 @@ def test_get_brings_the_same_without_a_receiver(aria, context, daemon, storage):
     told = DicomGetOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
     assert told["outcome"] == "complete"
     assert daemon.counts["C-MOVE"] == 0
-    assert len(_files(storage)) == 4
+    assert len(_files(storage)) == COUNT
 
 
 def test_get_from_a_daemon_without_it_fails_at_once(aria, context):
@@ -219,8 +223,8 @@ def test_a_third_party_move_is_reported_and_nothing_comes_here(aria, context, da
         told = operator.execute(context())
     finally:
         server.shutdown()
-    assert told == {"outcome": "reported", "manifest": None, "counts": {"completed": 4, "failed": 0, "warning": 0}}
-    assert len(arrived) == 4
+    assert told == {"outcome": "reported", "manifest": None, "counts": {"completed": COUNT, "failed": 0, "warning": 0}}
+    assert len(arrived) == COUNT
     assert not _files(storage)
 
 
@@ -241,13 +245,15 @@ def test_a_destination_that_is_unknown_by_now_fails_at_once_although_some_object
 ):
     operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
     _lose_one(operator, daemon)
-    with pytest.raises(IncompleteRetrievalError, match="3 of 4"):
+    with pytest.raises(IncompleteRetrievalError, match=ALL_BUT_ONE):
         operator.execute(context())
     stranger = connect(
         "stranger", port=daemon.address[1], receiver_port=receiver_port, timezone="UTC", move_destination="STRANGER"
     )
     again = DicomRetrieveOperator(task_id="r", dicom_conn_id=stranger, keys=PLANS)
-    with pytest.raises(AirflowFailException, match=r"partial: 3 of 4 .*move destination unknown .*Trusted.*see file:"):
+    with pytest.raises(
+        AirflowFailException, match=rf"partial: {ALL_BUT_ONE} .*move destination unknown .*Trusted.*see file:"
+    ):
         again.execute(context())
     accepting = DicomRetrieveOperator(task_id="r", dicom_conn_id=stranger, keys=PLANS, on_partial="accept")
     assert accepting.execute(context())["outcome"] == "partial"
@@ -272,7 +278,7 @@ def test_partial_is_retried_unless_what_went_wrong_would_meet_the_retry_too(
     monkeypatch.setattr(DicomHook, "retrieve", lambda *args, **kwargs: replace(retrieve(*args, **kwargs), error=error))
     operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS)
     _lose_one(operator, daemon)
-    with pytest.raises(raised, match="partial: 3 of 4"):
+    with pytest.raises(raised, match=f"partial: {ALL_BUT_ONE}"):
         operator.execute(context())
 
 
@@ -280,7 +286,7 @@ def test_short_is_retried_whatever_went_wrong_on_the_way(aria, context, monkeypa
     retrieve, error = DicomHook.retrieve, PermanentRejectionError("rejected")
     monkeypatch.setattr(DicomHook, "retrieve", lambda *args, **kwargs: replace(retrieve(*args, **kwargs), error=error))
     with pytest.raises(IncompleteRetrievalError, match="short"):
-        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=5).execute(context())
+        DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=COUNT + 1).execute(context())
 
 
 @pytest.mark.parametrize(("count", "words"), [(2, "failed: 1.2.0, 1.2.1"), (7, "1.2.3, 1.2.4 and 2 more")])
