@@ -7,6 +7,7 @@ QA := .venv-qa
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 OLDEST_AIRFLOW := 3.1.8
+PYLINAC := pylinac>=3.49
 
 # uv trusts the machine's certificate authorities, as pip and git do: hospitals often bring their own.
 export UV_NATIVE_TLS := 1
@@ -43,7 +44,7 @@ $(UV):
 # pylinac needs an older pydicom than we do, so it lives apart.
 .stamps/qa: constraints-qa.txt | $(UV)
 	$(PYTHON) -m venv $(QA)
-	$(UV) pip install --quiet --python $(QA)/bin/python -c constraints-qa.txt 'pylinac>=3.49'
+	$(UV) pip install --quiet --python $(QA)/bin/python -c constraints-qa.txt '$(PYLINAC)'
 	@mkdir -p .stamps && touch $@
 
 # ------------------------------------------------------------------------------------------------------ for people
@@ -78,8 +79,8 @@ docs: .stamps/develop ## build the documentation into docs/_build/html
 wheel: .stamps/develop ## build the wheel and try it in a bare venv
 	@scripts/wheel
 
-constraints: | $(UV) ## resolve both working sets again
-	@scripts/constraints
+constraints: | $(UV) ## resolve the working sets again
+	@scripts/constraints '$(PYLINAC)'
 
 clean: ## remove all that make has made
 	rm -rf $(VENV) $(OLDEST) $(QA) .stamps .demo .demo-ui dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -203,10 +203,10 @@ def associate(
             yield association
     except BaseException as error:
         # A daemon should not have to log an abort because, say, a plan was not found.
-        _abort(assoc) if _spoils(error) else _release(assoc)
+        _abort(assoc) if _spoils(error) else parked.release(assoc, _RELEASE_SECONDS)
         raise
     else:
-        _release(assoc)
+        parked.release(assoc, _RELEASE_SECONDS)
     finally:
         parked.close_socket(assoc)
         association._ended.set()
@@ -372,18 +372,6 @@ def _spoils(error: BaseException) -> bool:
     """Say whether an error leaves the association in no state for good manners."""
     broken = (AssociationAbortedError, PeerTimeoutError, CancelledError)
     return not isinstance(error, DicomError) or isinstance(error, broken)
-
-
-def _release(assoc: Association) -> None:
-    """End an association in good manners; nobody's work depends on how it ends."""
-    parked.claim(assoc)
-    # A peer that has asked for the end itself gets its answer from the watch.
-    if assoc.is_established and not parked.end_waits(assoc):
-        assoc.acse_timeout = min(assoc.acse_timeout or _RELEASE_SECONDS, _RELEASE_SECONDS)
-        with parked.bounded_release(assoc, 2 * _RELEASE_SECONDS):
-            assoc.release()
-    parked.hand_back(assoc)
-    parked.wait_for_end(assoc)
 
 
 def _abort(assoc: Association) -> None:

@@ -69,24 +69,33 @@ class Line:
         self._open = self._waiting = self._held = False
         self._stock_step: Callable[[], bool] = self._dul._process_recv_primitive
         self._stock_send: Callable[[Any], None] = self._dul.send_pdu
+        self._gates = {"_process_recv_primitive": self._pass_gate, "send_pdu": self._send_pdu}
+        #: What somebody else has put over pynetdicom's methods before.
+        self._before = {name: self._dul.__dict__[name] for name in self._gates if name in self._dul.__dict__}
         self._connection: Any = None
         self._timeout: float | None = None
         own = assoc.requestor if assoc.is_requestor else assoc.acceptor
         self._longest = own.maximum_length + _PDU_SLACK if own.maximum_length else _PDU_BOUND
 
     def close(self) -> None:
-        """Take the gate away."""
+        """Take the gate away, and leave pynetdicom's thread as it was found; harmless when it was done before."""
         self.give_back()
         with self._gate:
             self._open = True
             self._gate.notify_all()
-        for name in ("_process_recv_primitive", "send_pdu"):
-            self._dul.__dict__.pop(name, None)
+        found = self._dul.__dict__
+        for name, gate in self._gates.items():
+            # What was put over it meanwhile leads through it, and is not ours to take away.
+            if found.get(name) != gate:
+                continue
+            if name in self._before:
+                found[name] = self._before[name]
+            else:
+                del found[name]
 
     def set_up(self) -> None:
         """Put the gate before pynetdicom's thread; undone by :meth:`close`."""
-        self._dul._process_recv_primitive = self._pass_gate
-        self._dul.send_pdu = self._send_pdu
+        self._dul.__dict__.update(self._gates)
 
     @property
     def established(self) -> bool:
@@ -202,14 +211,16 @@ class Line:
 
     def _send(self, buffers: Buffers, seconds: float) -> int:
         connection = self._connection
-        if isinstance(connection, ssl.SSLSocket):
-            return connection.send(buffers[0])
+        sent: int
+        if issubclass(type(connection), ssl.SSLSocket):
+            sent = connection.send(buffers[0])
+            return sent
         if type(connection) is socket.socket:
             return connection.sendmsg(buffers)
-        # What stands in for a socket, as the simulator's faults do, sends all or fails.
+        # What stands in for a socket, of TLS or not, as the simulator's faults do, sends all or fails.
         connection.settimeout(seconds)
         try:
-            sent: int = connection.sendmsg(buffers)
+            sent = connection.sendmsg(buffers)
         finally:
             connection.settimeout(_TICK_SECONDS)
         return sent

@@ -64,6 +64,22 @@ def wait_for_end(assoc: Association) -> None:
         time.sleep(_WATCH_SECONDS)
 
 
+def release(assoc: Association, seconds: float) -> None:
+    """End an association in good manners; nobody's work depends on how it ends.
+
+    :param assoc: a parked one, on which nothing is under way.
+    :param seconds: how long the peer has for its answer, before the association is aborted.
+    """
+    claim(assoc)
+    # A peer that has asked for the end itself gets its answer from the watch.
+    if assoc.is_established and not end_waits(assoc):
+        assoc.acse_timeout = min(assoc.acse_timeout or seconds, seconds)
+        with bounded_release(assoc, 2 * seconds):
+            assoc.release()
+    hand_back(assoc)
+    wait_for_end(assoc)
+
+
 @contextmanager
 def bounded_release(assoc: Association, seconds: float) -> Iterator[None]:
     """Let a release that runs in the block take no longer than so many seconds.

@@ -19,7 +19,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any, Final, Protocol
@@ -28,7 +28,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
-from airflow_provider_varian.dimse import framing, library
+from airflow_provider_varian.dimse import framing, library, parked
 from airflow_provider_varian.dimse.assembly import Assembly, UnexpectedMessageError
 from airflow_provider_varian.dimse.command_set import C_CANCEL_RQ, Command, StoreRequest
 from airflow_provider_varian.dimse.line import P_DATA_TF, Line, LineLostError
@@ -40,8 +40,6 @@ log = logging.getLogger(__name__)
 _ANSWER_SECONDS: Final = 120.0
 #: pynetdicom keeps no more of them for one request.
 _MOST_CANCELS: Final = 10
-#: How long what has begun to come behind an answer may take to come whole.
-_BEHIND_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +116,14 @@ class StreamingSender:
                 return self._await_answer(request.message_id)
             except LineLostError as lost:
                 if lost.silent:
-                    log.warning("The peer was silent for %g s, the association is aborted", self._seconds)
-                    self._assoc.abort()
+                    self._give_up()
                 return None
             finally:
                 self._line.give_back()
+
+    def _give_up(self) -> None:
+        log.warning("The peer was silent for %g s, the association is aborted", self._seconds)
+        self._assoc.abort()
 
     @property
     def _seconds(self) -> float:
@@ -142,17 +143,26 @@ class StreamingSender:
             self._line.give_back()
             self._assoc.abort()
             raise
+        except LineLostError as lost:
+            # So here, unless it has come to its end.
+            if not lost.silent and not parked.end_waits(self._assoc):
+                self._assoc.abort()
+            raise
 
     def _await_answer(self, message_id: int) -> StoreAnswer | None:
         deadline = time.monotonic() + self._seconds
         while not self._answers:
             self._take_in(deadline)
         # A C-CANCEL behind the answer is to be known before the next object; an end does not take the answer back.
-        with suppress(LineLostError):
+        try:
             for _ in range(_MOST_CANCELS):
                 if not self._line.readable():
                     break
-                self._take_in(time.monotonic() + _BEHIND_SECONDS)
+                # What has begun is read to its end: nobody could go on in the middle of it.
+                self._take_in(time.monotonic() + self._seconds)
+        except LineLostError as lost:
+            if lost.silent:
+                self._give_up()
         answer = self._answers[0]
         return _read(answer.responds_to, answer.status, answer.error_comment, message_id)
 

@@ -26,14 +26,22 @@ class FileRange:
     :param path: the file.
     :param offset: where the range begins, bytes.
     :param length: its length, bytes.
+    :param stamp: what :func:`stamp` says of the file that is meant, so that no other is read in its place; ``None``
+        takes any that is long enough.
     """
 
     path: Path
     offset: int
     length: int
+    stamp: tuple[int, int, int] | None = None
 
 
 Slice = bytes | bytearray | memoryview | FileRange
+
+
+def stamp(status: os.stat_result) -> tuple[int, int, int]:
+    """Return size, time of change and number of a file: another file, or another content, has another stamp."""
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def length_of(slices: Iterable[Slice]) -> int:
@@ -56,12 +64,12 @@ def joined(slices: Iterable[Slice]) -> bytes:
 class Content:
     """Slices that are open for reading, once, from the front.
 
-    Entering it opens the files and looks at their sizes: what cannot be sent is known before the first
-    byte goes out.
+    Entering it opens the files and looks at their sizes and stamps: what cannot be sent is known before the
+    first byte goes out.
 
     :param slices: the data set.
     :param buffer: what ranges of files are read into, :data:`BLOCK_BYTES` long; one of its own when ``None``.
-    :raises OSError: on entering, when a file is gone or shorter than its range.
+    :raises OSError: on entering, when a file is gone, shorter than its range, or not the one meant.
     """
 
     def __init__(self, slices: Iterable[Slice], buffer: bytearray | None = None) -> None:
@@ -125,7 +133,10 @@ class Content:
             descriptor = os.open(wanted.path, os.O_RDONLY | os.O_CLOEXEC)
             self._opened.callback(os.close, descriptor)
             self._files[wanted.path] = descriptor
-        if os.fstat(descriptor).st_size < wanted.offset + wanted.length:
+        status = os.fstat(descriptor)
+        if wanted.stamp is not None and stamp(status) != wanted.stamp:
+            raise OSError("a file is not the one any more that was to be sent")
+        if status.st_size < wanted.offset + wanted.length:
             raise _shorter()
 
     def _read(self, wanted: FileRange, part: memoryview) -> None:

@@ -9,15 +9,18 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
+from airflow_provider_varian.simulator.clinic.calendar import FIRST_CLINICAL, newest_patient
 from airflow_provider_varian.simulator.clinic.sessions import PUNCTUAL, Punctuality
+from airflow_provider_varian.simulator.daemon import limits
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.faults import Fault
+from airflow_provider_varian.simulator.daemon.limits import Limit
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
@@ -25,6 +28,13 @@ from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 log = logging.getLogger(__name__)
+
+#: Below, lines and leaves are lost between pixels; above, no panel has as many, and an image takes seconds.
+MATRIX: Final = limits.between(32, 4096, "a number of rows")
+#: Ten years of machine QA.
+DAYS: Final = limits.between(1, 3660, "a number of days")
+#: Room for the days before, and for what is planned after.
+UNTIL: Final = limits.between(date(1700, 1, 1), date(2999, 12, 31), "a date")
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -48,6 +58,7 @@ class SimulatorOptions:
     :param imports: folder for what clients store; ``None`` = it is kept in memory.
     :param behaviour: the daemon's habits; see :meth:`.Behaviour.with_settings`.
     :param faults: what goes wrong; see :meth:`.Fault.parse`.
+    :raises ConfigurationError: for a number that no clinic could have, naming it and what is allowed.
     """
 
     ae_title: str = "VMSDBD"
@@ -65,6 +76,21 @@ class SimulatorOptions:
     imports: Path | None = None
     behaviour: Behaviour = field(default_factory=Behaviour)
     faults: tuple[Fault, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a clinic that cannot be, rather than serve another one than was asked for."""
+        limits.AE_TITLE.check("ae_title", self.ae_title)
+        limits.NOT_NEGATIVE.check("seed", self.seed)
+        MATRIX.check("matrix", self.matrix)
+        DAYS.check("days", self.days)
+        if self.until is not None:
+            UNTIL.check("until", self.until)
+        until = self.until or datetime.now(self.timezone).date()
+        planned = newest_patient(until) + 1 - FIRST_CLINICAL
+        Limit(
+            allowed=f"from 0 to {planned}: one is planned each weekday, and so many have been up to {until}",
+            fits=lambda patients: 0 <= patients <= planned,
+        ).check("patients", self.patients)
 
     def daemon(self) -> SimulatedDaemon:
         """Build the daemon; it does not listen yet.
@@ -126,7 +152,6 @@ def _listening(options: SimulatorOptions) -> Iterator[SimulatedDaemon]:
         if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
             raise ReceiverUnavailableError(
                 f"port {options.port} of {options.host} is taken, perhaps by another simulator",
-                step="simulate",
                 hint="End it, or choose another port; --port 0 picks a free one",
             ) from error
         raise

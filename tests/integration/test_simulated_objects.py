@@ -151,6 +151,10 @@ def read(path: Path) -> Dataset:
     return dcmread(path)
 
 
+def kind_of(path: Path) -> str:
+    return path.name.rpartition(" ")[0]
+
+
 def standard_twin(dataset: Dataset) -> Dataset | None:
     """Return an object that dciodvfy can judge in place of one that it cannot."""
     twin = deepcopy(dataset)
@@ -175,7 +179,7 @@ def test_dciodvfy_finds_no_error_in_clinical_objects_but_its_own(written, progra
         if twin is not None:
             files.append((write(twin, tmp_path / path.name), str(twin.SOPClassUID)))
         for file, sop_class_uid in files:
-            verdict = dciodvfy.judge(program("dciodvfy"), file, sop_class_uid)
+            verdict = dciodvfy.judge(program("dciodvfy"), file, sop_class_uid, kind_of(path))
             assert verdict.errors == [], path.name
             used |= verdict.used
             judged += 1
@@ -187,14 +191,29 @@ def test_dciodvfy_finds_no_error_in_clinical_objects_but_its_own(written, progra
 def test_dciodvfy_would_find_an_error(written, program, tmp_path):
     for kind, keyword in (("planning CT", "ImagePositionPatient"), ("structure set", "ROIContourSequence"),
                           ("record", "TreatmentDate"), ("registration", "RegistrationSequence")):  # fmt: skip
-        dataset = read(next(path for path in written if path.name.startswith(kind)))
+        dataset = read(next(path for path in written if kind_of(path) == kind))
         del dataset[keyword]
-        verdict = dciodvfy.judge(program("dciodvfy"), write(dataset, tmp_path / f"{kind}.dcm"), dataset.SOPClassUID)
+        file = write(dataset, tmp_path / f"{kind}.dcm")
+        verdict = dciodvfy.judge(program("dciodvfy"), file, dataset.SOPClassUID, kind)
         assert any(keyword in line.replace(" ", "") for line in verdict.errors), kind
 
 
+def test_only_the_plan_without_beams_may_have_an_empty_beam_sequence(written, program, tmp_path):
+    def errors(path: Path, kind: str) -> list[str]:
+        return dciodvfy.judge(program("dciodvfy"), path, uids.RT_PLAN, kind).errors
+
+    (hollow,) = [path for path in written if kind_of(path) == "plan without beams"]
+    assert read(hollow).BeamSequence == []
+    assert errors(hollow, kind_of(hollow)) == []
+    plan = read(next(path for path in written if kind_of(path) == "plan"))
+    plan.BeamSequence = []
+    emptied = write(plan, tmp_path / "plan.dcm")
+    for path, kind in ((emptied, "plan"), (hollow, "")):
+        assert any("<BeamSequence>" in line for line in errors(path, kind)), kind
+
+
 def test_dcmtk_reads_and_converts_clinical_objects(written, program, tmp_path):
-    kinds = {path.name.rpartition(" ")[0]: path for path in written}
+    kinds = {kind_of(path): path for path in written}
     assert len(kinds) == 11
     for kind, path in kinds.items():
         for command in (

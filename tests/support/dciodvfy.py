@@ -17,11 +17,13 @@ class Allowed:
     :param sop_class_uid: of the objects in which it is.
     :param pattern: the whole line.
     :param source: why the object is right, or why it is wrong on purpose.
+    :param kind: what the object has to be, see :attr:`support.cases.Made.kind`; empty: any of the class.
     """
 
     sop_class_uid: str
     pattern: str
     source: str
+    kind: str = ""
 
 
 ALLOWED = (
@@ -47,6 +49,7 @@ ALLOWED = (
         uids.RT_PLAN,
         r"Error - Empty attribute \(no value\) Type 1 Required Element=<BeamSequence> Module=<RTBeams>",
         "ARIA holds plans with an empty Beam Sequence and fails to export them (varian-daemon 1.4, 4.12)",
+        kind="plan without beams",
     ),
 )  # fmt: skip
 
@@ -63,16 +66,20 @@ class Verdict:
     used: set[Allowed]
 
 
-def judge(program: str, path: Path, sop_class_uid: str) -> Verdict:
-    """Run ``dciodvfy`` on a file; a crash, or any other end than its own verdict, is an error too."""
+def judge(program: str, path: Path, sop_class_uid: str, kind: str = "") -> Verdict:
+    """Run ``dciodvfy`` on a file; a crash, or any other end than its own verdict, is an error too.
+
+    :param kind: what the object is; without it, nothing is let through that only one kind may have.
+    """
     result = subprocess.run([program, str(path)], capture_output=True, check=False, timeout=60)
     lines = (result.stdout + result.stderr).decode("utf-8", "replace").splitlines()
     errors: list[str] = []
     used: set[Allowed] = set()
+    for_this = [each for each in ALLOWED if each.sop_class_uid == sop_class_uid and each.kind in ("", kind)]
     for line in lines:
         if not line.startswith("Error"):
             continue
-        fitting = [each for each in ALLOWED if each.sop_class_uid == sop_class_uid and re.fullmatch(each.pattern, line)]
+        fitting = [each for each in for_this if re.fullmatch(each.pattern, line)]
         used.update(fitting)
         if not fitting:
             errors.append(line)

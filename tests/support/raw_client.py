@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,19 @@ from io import BytesIO
 
 from pydicom import Dataset
 from pynetdicom.dsutils import encode
-from support.raw_peer import C_FIND_RQ, C_MOVE_RQ, IMPLICIT, Closed, Wire, _item, _pdu, _pdv, parse_command
+from support.raw_peer import (
+    C_CANCEL_RQ,
+    C_FIND_RQ,
+    C_MOVE_RQ,
+    IMPLICIT,
+    Closed,
+    Wire,
+    _item,
+    _pdu,
+    _pdv,
+    build_command,
+    parse_command,
+)
 
 from airflow_provider_varian import uids
 
@@ -44,13 +57,13 @@ class RawClient:
         self.socket = connection
         self.wire = Wire(connection)
 
-    def associate(self, called: str = "VMSDBD", calling: str = "AIRFLOW") -> Told:
+    def associate(self, called: str = "VMSDBD", calling: str = "AIRFLOW", max_pdu: int = 16384) -> Told:
         """Ask for an association; ``final`` when it was accepted."""
         contexts = b"".join(
             _item(0x20, bytes([2 * number + 1, 0, 0, 0]) + _item(0x30, uid.encode()) + _item(0x40, IMPLICIT.encode()))
             for number, uid in enumerate(MODELS)
         )
-        user = _item(0x50, _item(0x51, struct.pack(">I", 16384)) + _item(0x52, b"1.2.3"))
+        user = _item(0x50, _item(0x51, struct.pack(">I", max_pdu)) + _item(0x52, b"1.2.3"))
         titles = called.ljust(16).encode() + calling.ljust(16).encode() + bytes(32)
         body = struct.pack(">HH", 1, 0) + titles + _item(0x10, b"1.2.840.10008.3.1.1.1") + contexts + user
         try:
@@ -64,6 +77,11 @@ class RawClient:
 
     def ask(self, model: str, keys: Dataset, destination: str = "") -> Told:
         """Send a C-FIND or C-MOVE and read what comes back."""
+        self.socket.sendall(self.request(model, keys, destination))
+        return self.listen()
+
+    def request(self, model: str, keys: Dataset, destination: str = "") -> bytes:
+        """Return a C-FIND or C-MOVE of Message ID 1 in its PDUs."""
         command = Dataset()
         command.AffectedSOPClassUID = model
         command.CommandField = C_MOVE_RQ if destination else C_FIND_RQ
@@ -73,9 +91,12 @@ class RawClient:
         content = encode(command, True, True)
         length = struct.pack("<HHII", 0, 0, 4, len(content))
         context = 2 * MODELS.index(model) + 1
-        self.socket.sendall(_pdu(4, _pdv(context, 3, length + content)))
-        self.socket.sendall(_pdu(4, _pdv(context, 2, encode(keys, True, True))))
-        return self.listen()
+        return _pdu(4, _pdv(context, 3, length + content)) + _pdu(4, _pdv(context, 2, encode(keys, True, True)))
+
+    def cancel(self, model: str) -> bytes:
+        """Return a C-CANCEL of that message as a PDU."""
+        command = build_command(command=C_CANCEL_RQ, responds_to=1, data_set=0x0101)
+        return _pdu(4, _pdv(2 * MODELS.index(model) + 1, 3, command))
 
     def listen(self) -> Told:
         """Read until the final response or the end."""
@@ -123,12 +144,44 @@ def _end_of(error: Exception) -> str:
     return "silence" if isinstance(error, TimeoutError) else "reset"
 
 
+class _Decrypting:
+    """TLS over a socket that stays in our hands: Python's own takes a reset for a plain end."""
+
+    def __init__(self, connection: socket.socket, context: ssl.SSLContext) -> None:
+        self._connection = connection
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=connection.getpeername()[0])
+        self._await(self._tls.do_handshake)
+
+    def sendall(self, data: bytes) -> None:
+        self._tls.write(data)
+        self._connection.sendall(self._outgoing.read())
+
+    def recv(self, count: int) -> bytes:
+        return self._await(lambda: self._tls.read(count)) or b""
+
+    def _await(self, step):
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLEOFError:
+                return None
+            finally:
+                self._connection.sendall(self._outgoing.read())
+            if data := self._connection.recv(65536):
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
+
+
 @contextmanager
-def raw_client(daemon, *, patience: float = 10.0) -> Iterator[RawClient]:
+def raw_client(daemon, *, patience: float = 10.0, tls: ssl.SSLContext | None = None) -> Iterator[RawClient]:
     """Connect to a daemon.
 
     :param patience: seconds of silence after which a wait ends.
     """
     with socket.create_connection(daemon.address) as connection:
         connection.settimeout(patience)
-        yield RawClient(connection)
+        yield RawClient(connection if tls is None else _Decrypting(connection, tls))

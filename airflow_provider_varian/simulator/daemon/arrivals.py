@@ -34,6 +34,15 @@ class Arrivals:
             return now - self._first.setdefault(series_uid, now)
 
 
+def same_rules(behaviour: Behaviour, other: Behaviour) -> bool:
+    """Say whether images arrive alike under two behaviours, so that time goes on from one to the other."""
+    return _rules(behaviour) == _rules(other)
+
+
+def _rules(behaviour: Behaviour) -> tuple[float, ...]:
+    return behaviour.acquisition_seconds, behaviour.late_images, behaviour.late_images_seconds
+
+
 def as_arrived(holdings: Holdings, behaviour: Behaviour, arrivals: Arrivals) -> Holdings:
     """Return the holdings as they are by now."""
     if not behaviour.acquisition_seconds and not behaviour.late_images:

@@ -12,13 +12,17 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.simulator.daemon import limits
+from airflow_provider_varian.simulator.daemon.limits import Limit
 from airflow_provider_varian.simulator.daemon.settings_text import read_settings
 
 #: varian-daemon 1.1, the identity of a 16.1 service.
 IMPLEMENTATION_CLASS_UID: Final = "1.2.246.352.70.2.1.162.2"
 IMPLEMENTATION_VERSION_NAME: Final = "DB Svc 16.1"
 MAX_PDU: Final = 64234
+
+#: How to see all switches.
+LISTING: Final = "varian-dicom simulate --quirk help"
 
 #: Value of ``irregularities`` that leaves the holdings as they are.
 AS_HELD: Final = "as held"
@@ -37,9 +41,20 @@ class Counters(StrEnum):
     ABSENT = "absent"
 
 
-def _habit(default: Any, quirks: int | tuple[int, ...], meaning: str) -> Any:
+def _habit(default: Any, quirks: int | tuple[int, ...], meaning: str, limit: Limit | None = None) -> Any:
     numbers = (quirks,) if isinstance(quirks, int) else quirks
-    return field(default=default, metadata={"quirks": numbers, "meaning": meaning})
+    return field(default=default, metadata={"quirks": numbers, "meaning": meaning, "limit": limit})
+
+
+def _limit_of(name: str, default: object) -> Limit | None:
+    """Return what switches of a kind may be."""
+    if name.endswith("_status"):
+        return limits.STATUS
+    if name.endswith("_probability"):
+        return limits.SHARE
+    if name.endswith("_seconds"):
+        return limits.SECONDS
+    return limits.NOT_NEGATIVE if type(default) is int else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +68,13 @@ class Behaviour:
         100, (), "more associations of clients at once are rejected with 2/3/2; 0 = no limit"
     )
     implicit_only: bool = _habit(True, 2, "only Implicit VR Little Endian is accepted and sent")
-    max_pdu: int = _habit(MAX_PDU, 2, "largest PDU announced, bytes")
-    implementation_class_uid: str = _habit(IMPLEMENTATION_CLASS_UID, 2, "implementation class UID announced")
-    implementation_version_name: str = _habit(IMPLEMENTATION_VERSION_NAME, 2, "implementation version name announced")
+    max_pdu: int = _habit(MAX_PDU, 2, "largest PDU announced, bytes; 0 = no limit", limits.MAX_PDU)
+    implementation_class_uid: str = _habit(
+        IMPLEMENTATION_CLASS_UID, 2, "implementation class UID announced", limits.UID_TEXT
+    )
+    implementation_version_name: str = _habit(
+        IMPLEMENTATION_VERSION_NAME, 2, "implementation version name announced", limits.VERSION_NAME
+    )
     patient_root: bool = _habit(True, 3, "the Patient Root model is accepted (off = version 8: Study Root only)")
     patient_study_only: bool = _habit(False, 3, "the retired Patient/Study Only model is accepted")
     get: bool = _habit(False, 3, "C-GET is accepted (off = old, on = 2025)")
@@ -72,7 +91,7 @@ class Behaviour:
     plan_label_key_length: int = _habit(12, 7, "an RTPlanLabel key longer than this never matches; 0 = no limit")
     irregularities: tuple[str, ...] = _habit(
         (AS_HELD,),
-        (8, 12, 21, 22, 24),
+        (6, 7, 8, 12, 19, 21, 22, 24),
         "irregular patients of the synthetic clinic: names with commas, `all` or `none`; "
         "`as held` leaves the clinic as it is",
     )
@@ -100,7 +119,9 @@ class Behaviour:
     late_images_seconds: float = _habit(1080.0, 14, "how late: after the series was first looked into")
     move_unique_keys_only: bool = _habit(True, 15, "other keys than unique ones are ignored in C-MOVE and C-GET")
     creation_at_export: bool = _habit(True, 16, "InstanceCreationDate/Time is the time of the export")
-    store_calling_ae_title: str = _habit("", 17, "calling AE title of C-STORE; empty = the daemon's own")
+    store_calling_ae_title: str = _habit(
+        "", 17, "calling AE title of C-STORE; empty = the daemon's own", limits.AE_TITLE_OR_EMPTY
+    )
     unknown_destination_status: int = _habit(0xA801, 18, "final status of a C-MOVE to a title that is not trusted")
     unreachable_destination_status: int = _habit(
         0xA702, 18, "final status of a C-MOVE whose receiver cannot be reached; all instances are counted as failed"
@@ -115,10 +136,10 @@ class Behaviour:
     )
     pending_responses: bool = _habit(True, (), "C-MOVE and C-GET send pending responses")
     character_set: str = _habit(
-        "ISO_IR 192", 23, "of what is exported: ISO_IR 192, ISO_IR 100, or empty for none named"
+        "ISO_IR 192", 23, "of what is exported: ISO_IR 192, ISO_IR 100, or empty for none named", limits.CHARACTER_SET
     )
     client_character_sets: tuple[str, ...] = _habit(
-        (), 23, "exceptions of single clients, `AET:CHARACTER SET` with commas"
+        (), 23, "exceptions of single clients, `AET:CHARACTER SET` with commas", limits.CLIENT_CHARACTER_SETS
     )
     store: bool = _habit(True, (), "C-STORE is taken, for patients that are known by ID, last and first name")
     automatic_patient_creation: bool = _habit(False, (), "C-STORE for a patient who is not known makes him known")
@@ -126,18 +147,14 @@ class Behaviour:
     chance_seed: int = _habit(1, (), "with the number of the request it decides all that is random")
 
     def __post_init__(self) -> None:
-        """Refuse values that no daemon could have."""
-        for character_set in (self.character_set, *self.character_sets_by_client().values()):
-            if character_set not in ("ISO_IR 192", "ISO_IR 100", ""):
-                raise ConfigurationError(
-                    f"{character_set!r} is not a character set of the simulator",
-                    hint="character_set is ISO_IR 192, ISO_IR 100 or empty",
-                )
+        """Refuse values that no daemon could have.
+
+        :raises ConfigurationError: naming the switch, the value and what is allowed.
+        """
         for each in fields(self):
-            if each.name.endswith("_probability") and not 0 <= getattr(self, each.name) <= 1:
-                raise ConfigurationError(
-                    f"{getattr(self, each.name)} does not fit {each.name}", hint=f"{each.name} is from 0 to 1"
-                )
+            limit = each.metadata["limit"] or _limit_of(each.name, each.default)
+            if limit is not None:
+                limit.check(each.name, getattr(self, each.name))
 
     def character_sets_by_client(self) -> dict[str, str]:
         """Return the character sets of single clients, by AE title."""
@@ -147,10 +164,10 @@ class Behaviour:
     def with_settings(self, settings: Iterable[str]) -> Behaviour:
         """Return a copy with switches set as the command line gives them, ``NAME=VALUE`` each.
 
-        :raises ConfigurationError: for an unknown name (with the nearest) or a value that does not fit.
+        :raises ConfigurationError: for an unknown name (with the nearest ones) or a value that does not fit.
         """
         current = {each.name: getattr(self, each.name) for each in fields(self)}
-        return replace(self, **read_settings(settings, current, kind="switch of the simulator"))
+        return replace(self, **read_settings(settings, current, kind="switch of the simulator", listing=LISTING))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

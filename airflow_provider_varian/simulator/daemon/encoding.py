@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.uid import UID
 from pynetdicom.dsutils import encode
@@ -55,6 +57,7 @@ def from_data_set(data_set: Dataset, transfer_syntax: UID) -> list[Slice]:
     :raises ValueError: when it holds a value that cannot be encoded.
     """
     implicit = transfer_syntax.is_implicit_VR
+    _pad(data_set)
     pixels: list[Slice] = []
     last = data_set[_PIXEL_DATA] if _PIXEL_DATA in data_set and max(data_set.keys()) == _PIXEL_DATA else None
     # pydicom decides an ambiguous VR, and pads an odd value.
@@ -68,3 +71,22 @@ def from_data_set(data_set: Dataset, transfer_syntax: UID) -> list[Slice]:
     if result is None:
         raise ValueError("the data set cannot be encoded")
     return [result, *pixels]
+
+
+def _pad(data_set: Dataset) -> None:
+    """Make all values even in length (PS3.5 7.1.1).
+
+    pydicom pads what it has decoded, unless it does not know the VR; what it has not decoded it writes as it was read.
+    """
+    for tag in list(data_set.keys()):
+        element: Any = data_set.get_item(tag)
+        if isinstance(element, RawDataElement):
+            vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
+            if vr != "SQ" and len(element.value or b"") % 2 == 0:
+                continue
+            element = data_set[tag]
+        if element.VR == "SQ":
+            for item in element.value:
+                _pad(item)
+        elif element.VR == "UN" and isinstance(element.value, bytes) and len(element.value) % 2:
+            element.value += b"\0"

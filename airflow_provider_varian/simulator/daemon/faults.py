@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Final
 
+from airflow_provider_varian.dimse.status import Service
 from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.simulator.daemon import limits
 from airflow_provider_varian.simulator.daemon.settings_text import read_settings
 
 
@@ -23,7 +25,7 @@ class Step(StrEnum):
     CONNECT = "connect"
     #: The at-th association request, before it is answered.
     ASSOCIATION = "association"
-    #: The at-th C-FIND, C-MOVE or C-GET request, before anything is done.
+    #: The at-th request, before anything is done.
     REQUEST = "request"
     #: In the answers of a C-FIND, after the at-th row.
     ROW = "row"
@@ -56,6 +58,26 @@ class Kind(StrEnum):
     RESTART = "restart"
 
 
+#: How to see all of them.
+LISTING: Final = "varian-dicom simulate --fault help"
+
+#: What a client can ask for, and a fault be kept to.
+SERVICES: Final[tuple[Service, ...]] = ("C-ECHO", "C-FIND", "C-MOVE", "C-GET", "C-STORE")
+_RETRIEVES: Final[tuple[Service, ...]] = ("C-MOVE", "C-GET")
+#: C-ECHO and C-STORE are answered by pynetdicom, which sends whole responses only.
+_OF_OUR_OWN: Final[tuple[Service, ...]] = ("C-FIND", *_RETRIEVES)
+#: Which requests come to a step; none where nobody has asked for anything yet.
+_SERVICES_AT: Final[dict[Step, tuple[Service, ...]]] = {
+    Step.CONNECT: (),
+    Step.ASSOCIATION: (),
+    Step.REQUEST: SERVICES,
+    Step.ROW: ("C-FIND",),
+    Step.BEFORE_SUBOPERATION: _RETRIEVES,
+    Step.AFTER_SUBOPERATION: _RETRIEVES,
+    Step.FINAL: SERVICES,
+    Step.OUTGOING: ("C-MOVE",),
+    Step.OBJECT: ("C-MOVE",),
+}
 _IN_REQUEST: Final = (
     Step.REQUEST,
     Step.ROW,
@@ -73,12 +95,14 @@ class FaultKind:
 
     :param steps: where it can strike.
     :param settings: the settings that it takes beside ``at``, ``times`` and ``service``.
+    :param services: whose requests it can strike.
     """
 
     kind: Kind
     meaning: str
     steps: tuple[Step, ...]
     settings: tuple[str, ...] = ()
+    services: tuple[Service, ...] = SERVICES
 
 
 FAULT_KINDS: Final = (
@@ -117,6 +141,7 @@ FAULT_KINDS: Final = (
         meaning="half of the next response is sent, then nothing, and after `seconds` the connection is closed",
         steps=_IN_REQUEST,
         settings=("seconds",),
+        services=_OF_OUR_OWN,
     ),
     FaultKind(
         kind=Kind.REJECT,
@@ -132,8 +157,18 @@ FAULT_KINDS: Final = (
         steps=_IN_REQUEST,
         settings=("status",),
     ),
-    FaultKind(kind=Kind.NO_STATUS, meaning="the next response has no Status element", steps=_IN_REQUEST),
-    FaultKind(kind=Kind.NO_COUNTERS, meaning="the final response of a retrieve has no counters", steps=(Step.FINAL,)),
+    FaultKind(
+        kind=Kind.NO_STATUS,
+        meaning="the next response has no Status element",
+        steps=_IN_REQUEST,
+        services=_OF_OUR_OWN,
+    ),
+    FaultKind(
+        kind=Kind.NO_COUNTERS,
+        meaning="the final response of a retrieve has no counters",
+        steps=(Step.FINAL,),
+        services=_RETRIEVES,
+    ),
     FaultKind(
         kind=Kind.UNREACHABLE,
         meaning="the daemon never connects to the receiver; after `seconds` it says so",
@@ -149,6 +184,14 @@ FAULT_KINDS: Final = (
     ),
 )
 _BY_KIND: Final = {each.kind: each for each in FAULT_KINDS}
+_LIMITS: Final = {
+    "at": limits.FROM_ONE,
+    "times": limits.NOT_NEGATIVE,
+    "seconds": limits.SECONDS,
+    "bytes": limits.NOT_NEGATIVE,
+    "bytes_per_second": limits.NOT_NEGATIVE,
+    "status": limits.STATUS,
+}
 _ANY_FAULT: Final = ("at", "times", "service")
 
 
@@ -190,23 +233,24 @@ class Fault:
                 f"a fault {self.kind} cannot strike at {self.step}",
                 hint=f"{self.kind} strikes at {', '.join(steps)}",
             )
-        if self.service not in ("", "C-FIND", "C-MOVE", "C-GET"):
+        possible = [each for each in _SERVICES_AT[self.step] if each in _BY_KIND[self.kind].services]
+        if self.service and self.service not in possible:
+            allowed = f"one of {', '.join(possible)}" if possible else "not known there: leave it out"
             raise ConfigurationError(
-                f"{self.service!r} is not a service of the simulator", hint="service is C-FIND, C-MOVE or C-GET"
+                f"{self.service!r} does not fit service of the fault {self.kind}@{self.step}",
+                hint=f"service is {allowed}",
             )
-        if self.at < 1:
-            raise ConfigurationError("a fault strikes at the first at the earliest", hint="at is a number from 1")
+        for name, limit in _LIMITS.items():
+            limit.check(name, getattr(self, name))
         self.rejection()
 
     def rejection(self) -> tuple[int, int, int]:
         """Return result, source and reason of a rejection."""
-        try:
-            result, source, reason = (int(part) for part in self.reason.split("/"))
-        except ValueError:
-            raise ConfigurationError(
-                f"{self.reason!r} is not the reason of a rejection", hint="Write result/source/reason, e.g. 2/3/2"
-            ) from None
-        return result, source, reason
+        return limits.read_rejection("reason", self.reason)
+
+    def can_strike(self, service: str) -> bool:
+        """Say whether it can strike a request of a service, or, without one, where nobody has asked yet."""
+        return self.service in ("", service) and (not service or service in _BY_KIND[self.kind].services)
 
     @classmethod
     def parse(cls, text: str) -> Fault:
@@ -219,7 +263,8 @@ class Fault:
         if kind not in list(Kind) or step not in list(Step):
             raise ConfigurationError(
                 f"{text!r} is not a fault of the simulator",
-                hint=f"Write KIND@STEP[:NAME=VALUE,...]. Kinds: {', '.join(Kind)}. Steps: {', '.join(Step)}",
+                hint=f"Write KIND@STEP[:NAME=VALUE,...]. Kinds: {', '.join(Kind)}. Steps: {', '.join(Step)}. "
+                f"Explained by: {LISTING}",
             )
         fault = cls(kind=Kind(kind), step=Step(step))
         taken = (*_ANY_FAULT, *_BY_KIND[fault.kind].settings)
@@ -278,7 +323,7 @@ class Faults:
             fitting = [
                 each
                 for each in self._armed
-                if each.fault.step is step and each.fault.service in ("", service) and each.is_due(position)
+                if each.fault.step is step and each.fault.can_strike(service) and each.is_due(position)
             ]
             if not fitting:
                 return None

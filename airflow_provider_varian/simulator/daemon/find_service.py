@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from itertools import islice
 from typing import Final
 
@@ -32,6 +33,9 @@ TOO_BROAD: Final = 0xC001
 
 #: A short answer lacks up to this part of its rows (quirk 10).
 _MOST_LEFT_OUT: Final = 4
+
+#: Matches that are kept while they are counted.
+_MOST_KEPT: Final = 200
 
 
 class BadIdentifierError(Exception):
@@ -125,21 +129,29 @@ def find(turn: Turn, holdings: Holdings, *, character_set: str, ae_title: str) -
     return sent
 
 
-def _rows(turn: Turn, search: Search, holdings: Holdings) -> list[Chain]:
+def _rows(turn: Turn, search: Search, holdings: Holdings) -> Iterable[Chain]:
     """Return the matches.
+
+    The daemon counts them before it sends the first. A match holds all that was made up for it, so only few are
+    kept meanwhile; where there are more, they are looked for a second time, and made one by one as they are sent.
 
     :raises BadIdentifierError: when there are more than the daemon lists, or it does not even begin.
     """
     behaviour = turn.behaviour
     if never_matches(search, behaviour):
-        return []
+        return ()
     if behaviour.selective_key_needed and not is_selective(search):
         raise BadIdentifierError(TOO_BROAD, "Too few keys")
-    limit = behaviour.row_limit
-    rows = list(islice(walk(holdings, search), limit + 1 if limit else None))
-    if limit and len(rows) > limit:
+    found = walk(holdings, search)
+    first = list(islice(found, _MOST_KEPT))
+    if len(first) < _MOST_KEPT:
+        count = len(first)
+    else:
+        first.clear()
+        most = behaviour.row_limit + 1 - _MOST_KEPT if behaviour.row_limit else None
+        count = _MOST_KEPT + sum(1 for _ in islice(found, None if most is None else max(0, most)))
+    if behaviour.row_limit and count > behaviour.row_limit:
         raise BadIdentifierError(TOO_BROAD, "Too many matches")
-    if rows and search.level is Level.IMAGE and turn.happens("short answer", behaviour.short_answer_probability):
-        missing = turn.random("how short").randint(1, 1 + len(rows) // _MOST_LEFT_OUT)
-        return rows[:-missing]
-    return rows
+    if count and search.level is Level.IMAGE and turn.happens("short answer", behaviour.short_answer_probability):
+        count = max(0, count - turn.random("how short").randint(1, 1 + count // _MOST_LEFT_OUT))
+    return islice(first or walk(holdings, search), count)

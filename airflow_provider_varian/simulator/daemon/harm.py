@@ -26,6 +26,7 @@ from airflow_provider_varian.simulator.daemon.faults import Kind
 #: PS3.8 9.3.8: A-ABORT by the service user, no reason given.
 _A_ABORT: Final = bytes((0x07, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 _A_ABORT_TYPE: Final = 0x07
+_P_DATA_TYPE: Final = 0x04
 _PDU_HEADER: Final = 6
 #: How finely a slow connection is sliced.
 _SLICE_SECONDS: Final = 0.02
@@ -48,7 +49,8 @@ class SpoiltSocket:
         self._limit: tuple[int, Kind, float, float] | None = None
         self._sent = 0
         self._header = bytearray()
-        self._left = 0
+        self._left = self._type = 0
+        #: P-DATA-TF: those that pynetdicom has sent, and those that it was given.
         self._pdus_sent = self._pdus_due = 0
 
     @property  # type: ignore[misc]
@@ -100,8 +102,11 @@ class SpoiltSocket:
             view = view[self.send(view) :]
 
     def sendmsg(self, buffers: Iterable[Any], *_: Any) -> int:
-        """Send some of what they hold; see :meth:`send`."""
-        return self.send(b"".join(bytes(each) for each in buffers))
+        """Send some of what they hold; see :meth:`send`. It is called for what does not go through pynetdicom."""
+        before = self._pdus_sent
+        sent = self.send(b"".join(bytes(each) for each in buffers))
+        self._pdus_sent = before
+        return sent
 
     def send(self, data: Any) -> int:
         """Send some of it, or do what was told instead; return how much went, or seems to have gone.
@@ -152,13 +157,13 @@ class SpoiltSocket:
                 part = part[len(head) :]
                 if len(self._header) < _PDU_HEADER:
                     return
-                self._left = int.from_bytes(self._header[2:], "big")
+                self._type, self._left = self._header[0], int.from_bytes(self._header[2:], "big")
                 self._header.clear()
             step = min(len(part), self._left)
             self._left -= step
             part = part[step:]
             if not self._left:
-                self._pdus_sent += 1
+                self._pdus_sent += self._type == _P_DATA_TYPE
 
     def _strike(self, kind: Kind, seconds: float, patience: float) -> None:
         if kind is Kind.STALL:

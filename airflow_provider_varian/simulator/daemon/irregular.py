@@ -1,4 +1,4 @@
-"""Which irregular patients the clinic behind the daemon has (quirks 8, 12, 21, 22, 24)."""
+"""Which irregular patients the clinic behind the daemon has (quirks 6, 7, 8, 12, 19, 21, 22, 24)."""
 
 from __future__ import annotations
 

@@ -25,6 +25,8 @@ Rejection = tuple[int, int, int]
 CALLING_NOT_RECOGNISED: Final = (1, 1, 3)
 CALLED_NOT_RECOGNISED: Final = (1, 1, 7)
 LOCAL_LIMIT_EXCEEDED: Final = (2, 3, 2)
+#: For now, by the user of the service, no reason given.
+NOT_NOW: Final = (2, 1, 1)
 
 _STUDY_ROOT: Final = (uids.STUDY_ROOT_FIND, uids.STUDY_ROOT_MOVE)
 _PATIENT_ROOT: Final = (uids.PATIENT_ROOT_FIND, uids.PATIENT_ROOT_MOVE)
@@ -84,6 +86,14 @@ def reject(assoc: Association, result: int, source: int, reason: int) -> None:
     """Reject an association that was asked for."""
     assoc.acse.send_reject(result, source, reason)
     assoc.kill()
+
+
+def turn_away(assoc: Association, stopping: threading.Event) -> None:
+    """Let nobody in whom we failed to judge: pynetdicom would, after an error in a handler."""
+    try:
+        reject(assoc, *NOT_NOW)
+    except Exception:  # noqa: BLE001 - whatever it is, the association must not come to be
+        harm.finish(assoc, Kind.ABORT, stopping)
 
 
 def suffer(assoc: Association, fault: Fault, stopping: threading.Event) -> bool:

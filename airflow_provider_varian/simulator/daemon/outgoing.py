@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.presentation import build_context
 
 from airflow_provider_varian.dimse import parked, socket_manners
@@ -21,10 +22,12 @@ log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS: Final = 10.0
 _ASSOCIATE_SECONDS: Final = 30.0
+#: How long a destination has to answer a release: the thread that waits for it has clients to serve.
+_RELEASE_SECONDS: Final = 2.0
 
 
 class OutgoingAssociations:
-    """Opens them, and ends those that are open when the daemon stops.
+    """Opens them, and ends those that are open, or about to be, when the daemon stops.
 
     :param tally: counts them.
     """
@@ -35,45 +38,62 @@ class OutgoingAssociations:
         self._lock = threading.Lock()
 
     @contextmanager
-    def open(self, ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> Iterator[Association | None]:
+    def open(
+        self, ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]], *, unwanted: Callable[[], bool]
+    ) -> Iterator[Association | None]:
         """Associate with a destination for the length of a ``with`` block; ``None`` when it cannot be reached.
 
         :param ae: who calls; its DIMSE and network time-outs are those of a transaction.
         :param entity: whom it calls.
         :param syntaxes: transfer syntaxes to propose, each in a context of its own, by SOP class UID.
+        :param unwanted: whether the request is over for which it is opened.
         """
-        assoc = _associate(ae, entity, syntaxes)
-        if assoc is None:
-            yield None
-            return
-        self._tally.enter("outgoing_open", assoc)
-        with self._lock:
-            self._open.add(assoc)
-        parked.claim(assoc)
+        begun: list[Association] = []
+
+        def begin(event: Any) -> None:
+            if not isinstance(event.primitive, A_ASSOCIATE):
+                return
+            begun.append(event.assoc)
+            with self._lock:
+                self._open.add(event.assoc)
+            # When the daemon stops, it first ends the requests, then what is open for them: one of both is seen.
+            if unwanted():
+                end(event.assoc)
+
         try:
-            yield assoc
+            assoc = _associate(ae, entity, syntaxes, begin)
+            if assoc is None:
+                yield None
+                return
+            self._tally.enter("outgoing_open", assoc)
+            parked.claim(assoc)
+            try:
+                yield assoc
+            finally:
+                self._tally.leave("outgoing_open", assoc)
+                parked.release(assoc, _RELEASE_SECONDS)
         finally:
             with self._lock:
-                self._open.discard(assoc)
-            self._tally.leave("outgoing_open", assoc)
-            if assoc.is_established:
-                assoc.release()
-            parked.hand_back(assoc)
+                self._open.difference_update(begun)
 
     def abort(self) -> None:
-        """Abort all that are open."""
+        """Abort all that are open, and end the negotiation of those that are not yet."""
         with self._lock:
             associations = list(self._open)
         for assoc in associations:
             end(assoc)
 
 
-def _associate(ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> Association | None:
+def _associate(
+    ae: AE, entity: TrustedEntity, syntaxes: dict[str, set[str]], begin: Callable[[Any], None]
+) -> Association | None:
     ae.connection_timeout = _CONNECT_SECONDS
     ae.acse_timeout = _ASSOCIATE_SECONDS
     contexts = [build_context(uid, [syntax]) for uid, found in syntaxes.items() for syntax in sorted(found)]
     handlers: list[Any] = [
         (evt.EVT_ACSE_SENT, parked.close_for_good),
+        # Before the connection stands: to connect and to negotiate may take long.
+        (evt.EVT_ACSE_SENT, begin),
         (evt.EVT_CONN_OPEN, parked.bound_waiting),
         (evt.EVT_CONN_OPEN, parked.park),
         *socket_manners.handlers(),

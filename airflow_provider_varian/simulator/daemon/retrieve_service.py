@@ -88,12 +88,14 @@ class Export:
 class _Run:
     """The sub-operations of one retrieve.
 
+    :param instances: those that are to be sent, in their order.
     :param asked: number of instances that were asked for, which are not always those that are sent (quirk 11).
     :param originated: whether they are a C-MOVE's.
     """
 
     turn: Turn
     export: Export
+    instances: list[Node]
     counts: wire.Counts
     asked: int
     originated: bool
@@ -124,6 +126,9 @@ class _Run:
         except CutShortError as cut:
             forced = cut.status
         if forced is not None:
+            # Nobody shall take for delivered what was not even tried (PS3.4 C.4.2.1.4.2).
+            untried = self.instances[len(self.instances) - self.counts.remaining :]
+            self.failed += [instance.uid for instance in untried]
             self.counts.failed += self.counts.remaining
             self.counts.remaining = 0
         cancelled = self.counts.remaining > 0
@@ -239,7 +244,14 @@ def retrieve(
         _note(turn, "?", (), turn.conclude(bad.status, counts=none, comment=comment), none)
         return
     counts = wire.Counts(remaining=len(selection.sent))
-    run = _Run(turn=turn, export=export, counts=counts, asked=selection.asked, originated=moving)
+    run = _Run(
+        turn=turn,
+        export=export,
+        instances=selection.sent,
+        counts=counts,
+        asked=selection.asked,
+        originated=moving,
+    )
     try:
         status = _perform(run, selection, destination, associate)
     except CutShortError as cut:

@@ -6,11 +6,11 @@ import logging
 import socketserver
 import threading
 import time
-import traceback
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from ssl import SSLContext
 from types import TracebackType
@@ -26,20 +26,22 @@ from pynetdicom.presentation import PresentationContext
 
 from airflow_provider_varian.dimse import parked, socket_manners
 from airflow_provider_varian.dimse.quiet import silence
+from airflow_provider_varian.dimse.status import Service
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.simulator.daemon import harm, hierarchy, negotiation, wire
-from airflow_provider_varian.simulator.daemon.arrivals import Arrivals, as_arrived
+from airflow_provider_varian.simulator.daemon import harm, hierarchy, limits, negotiation, stock_service, wire
+from airflow_provider_varian.simulator.daemon.arrivals import Arrivals, as_arrived, same_rules
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.faults import Faults, Kind, Step
 from airflow_provider_varian.simulator.daemon.find_service import CANNOT_UNDERSTAND, find
 from airflow_provider_varian.simulator.daemon.irregular import set_irregularities
 from airflow_provider_varian.simulator.daemon.listener import Listener, note
+from airflow_provider_varian.simulator.daemon.origin import origin
 from airflow_provider_varian.simulator.daemon.outgoing import OutgoingAssociations
 from airflow_provider_varian.simulator.daemon.retrieve_service import Export, retrieve
 from airflow_provider_varian.simulator.daemon.store_service import StoreService
 from airflow_provider_varian.simulator.daemon.tally import Tally
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntities, TrustedEntity
-from airflow_provider_varian.simulator.daemon.turn import OverError, Turn
+from airflow_provider_varian.simulator.daemon.turn import Exposed, OverError, Turn
 from airflow_provider_varian.simulator.holdings.imported import Imported
 from airflow_provider_varian.simulator.holdings.tree import Holdings
 
@@ -64,6 +66,7 @@ class SimulatedDaemon:
     :param timezone: the clinic's zone, for the time of an export.
     :param ssl_context: serve TLS with it.
     :param imports: folder for what clients store; see :class:`.Imported`.
+    :raises ConfigurationError: for an AE title that is none, or a folder that cannot be had.
 
     Use it as a context manager, or call :meth:`start` and :meth:`stop`. ``counts`` tells what it has done, see
     :class:`.Tally`; ``faults`` holds what is to go wrong, see :meth:`.Faults.arm`; ``clock`` tells the seconds by
@@ -83,6 +86,7 @@ class SimulatedDaemon:
         ssl_context: SSLContext | None = None,
         imports: Path | None = None,
     ) -> None:
+        limits.AE_TITLE.check("ae_title", ae_title)
         self.holdings = holdings
         self.ae_title = ae_title
         self.counts = Tally()
@@ -133,7 +137,8 @@ class SimulatedDaemon:
         before, self._behaviour = self._behaviour, behaviour
         if behaviour.irregularities != before.irregularities:
             set_irregularities(self.holdings, behaviour.irregularities)
-        self._arrivals = self._new_arrivals()
+        if not same_rules(behaviour, before):
+            self._arrivals = self._new_arrivals()
         if self._server is not None:
             self._introduce(self._server.ae)
             self._server.contexts = self._contexts()
@@ -156,6 +161,7 @@ class SimulatedDaemon:
             *socket_manners.handlers(),
             (evt.EVT_CONN_OPEN, parked.bound_waiting),
             (evt.EVT_CONN_OPEN, wire.divert, [self._serve]),
+            (evt.EVT_DIMSE_RECV, wire.forget_cancel),
             (evt.EVT_REQUESTED, self._admit),
             (evt.EVT_SOP_EXTENDED, self._extend),
             # A release is counted before the client hears of it: it may call again at once.
@@ -266,8 +272,16 @@ class SimulatedDaemon:
         ae.maximum_pdu_size = self._behaviour.max_pdu
 
     def _admit(self, event: evt.Event) -> None:
+        """Let in whom the daemon knows, and nobody when that cannot be told."""
+        try:
+            self._judge(event.assoc)
+        except Exception as error:  # noqa: BLE001 - pynetdicom takes a handler that failed for one that agreed
+            log.error("An association could not be judged: %s at %s", type(error).__name__, origin(error))
+            self.counts.add("rejected")
+            negotiation.turn_away(event.assoc, self._stopping)
+
+    def _judge(self, assoc: Association) -> None:
         """Reject whom the daemon does not know (quirk 1), and let go wrong what shall."""
-        assoc = event.assoc
         if time.monotonic() < self._restarts_until:
             harm.finish(assoc, Kind.ABORT, self._stopping)
             return
@@ -294,13 +308,31 @@ class SimulatedDaemon:
         asked = {str(uid): said for uid, said in event.app_info.items()}
         return hierarchy.answer_to(asked, self._behaviour.extended_negotiation)
 
-    def _echo(self, _: evt.Event) -> int:
+    def _exposed(self, assoc: Association, service: Service) -> Exposed:
+        return Exposed(assoc=assoc, service=service, **self._surroundings())
+
+    def _surroundings(self) -> dict[str, Any]:
+        """What a request needs of the daemon to suffer its faults."""
+        return {
+            "behaviour": self._behaviour,
+            "faults": self.faults,
+            "tally": self.counts,
+            "stopping": self._stopping,
+            "restart": lambda seconds, refuses: self.restart(seconds, refuses=refuses),
+        }
+
+    def _echo(self, event: evt.Event) -> Dataset:
         """Answer C-ECHO."""
         self.counts.add("C-ECHO")
-        return 0
+        response = Dataset()
+        response.Status = 0x0000
+        return stock_service.serve(self._exposed(event.assoc, "C-ECHO"), lambda: response)
 
     def _import(self, event: evt.Event) -> Dataset:
         """Answer C-STORE."""
+        return stock_service.serve(self._exposed(event.assoc, "C-STORE"), lambda: self._keep(event))
+
+    def _keep(self, event: evt.Event) -> Dataset:
         before = self._imported.sop_classes()
         answer = self._imports.serve(event, self.holdings, self._behaviour)
         if self._server is not None and self._imported.sop_classes() != before:
@@ -315,13 +347,11 @@ class SimulatedDaemon:
     def _serve(self, exchange: wire.Exchange) -> None:
         self.counts.add(exchange.service)
         turn = Turn(
+            assoc=exchange.assoc,
+            service=exchange.service,
             exchange=exchange,
-            behaviour=self._behaviour,
-            faults=self.faults,
-            tally=self.counts,
             number=self.counts.add("requests"),
-            stopping=self._stopping,
-            restart=lambda seconds, refuses: self.restart(seconds, refuses=refuses),
+            **self._surroundings(),
         )
         try:
             if self.faults.armed:
@@ -334,9 +364,7 @@ class SimulatedDaemon:
         except ConnectionError:
             log.info("A %s came on an association that is over", exchange.service)
         except Exception as error:  # noqa: BLE001 - the daemon must outlive any request
-            # Where it happened, without the error's own words, which may quote a patient.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            log.error("%s could not be served: %s\n%s", exchange.service, type(error).__name__, where)
+            log.error("%s could not be served: %s at %s", exchange.service, type(error).__name__, origin(error))
             exchange.respond(CANNOT_UNDERSTAND, comment="Unexpected exception")
 
     def _answer(self, turn: Turn) -> None:
@@ -350,7 +378,8 @@ class SimulatedDaemon:
         destination = self._trusted.destination(str(named)) if named else None
         receiver = destination if named else client
         export = Export(behaviour=behaviour, character_set=self._character_set(receiver), now=self._now)
-        retrieve(turn, holdings, export, destination=destination, associate=self._open)
+        associate = partial(self._open, turn.exchange)
+        retrieve(turn, holdings, export, destination=destination, associate=associate)
 
     def _character_set(self, entity: TrustedEntity | None) -> str:
         if entity is None:
@@ -359,11 +388,13 @@ class SimulatedDaemon:
             return entity.character_set
         return self._behaviour.character_sets_by_client().get(entity.ae_title, self._behaviour.character_set)
 
-    def _open(self, entity: TrustedEntity, syntaxes: dict[str, set[str]]) -> AbstractContextManager[Association | None]:
+    def _open(
+        self, exchange: wire.Exchange, entity: TrustedEntity, syntaxes: dict[str, set[str]]
+    ) -> AbstractContextManager[Association | None]:
         self.counts.add("outgoing")
         ae = AE(ae_title=self._behaviour.store_calling_ae_title or self.ae_title)
         self._introduce(ae)
-        return self._outgoing.open(ae, entity, syntaxes)
+        return self._outgoing.open(ae, entity, syntaxes, unwanted=lambda: exchange.broken)
 
     def _contexts(self) -> list[PresentationContext]:
         return negotiation.accepted_contexts(self._behaviour, self._imported.over(self.holdings).sop_classes())

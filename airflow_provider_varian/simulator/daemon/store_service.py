@@ -25,6 +25,7 @@ from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.tally import Tally
 from airflow_provider_varian.simulator.holdings.attributes import element_of, tag_of
 from airflow_provider_varian.simulator.holdings.imported import Imported, Overlay, is_filed, unique_value
+from airflow_provider_varian.simulator.holdings.structure import check_whole
 from airflow_provider_varian.simulator.holdings.tree import Holdings, Node, Search, walk
 
 log = logging.getLogger(__name__)
@@ -116,6 +117,7 @@ def _read(event: Any) -> tuple[Dataset, bytes]:
     try:
         content = event.encoded_dataset()
         head = dcmread(BytesIO(content))
+        check_whole(content, str(head.file_meta.TransferSyntaxUID))
         _decode(head)
     except Exception as error:  # noqa: BLE001 - anything may stand in a client's bytes
         log.info("An object could not be decoded: %s", type(error).__name__)

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from airflow_provider_varian.dimse.peer import parse_peer_address
+from airflow_provider_varian.simulator.daemon import limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class TrustedEntity:
     :param port: port of its receiver.
     :param character_set: Specific Character Set of what is exported to it, e.g. ``ISO_IR 100``;
         empty text for no character set named; ``None`` for the daemon's default.
+    :raises ConfigurationError: for an AE title or a character set that is none.
     """
 
     ae_title: str
@@ -30,12 +32,21 @@ class TrustedEntity:
     port: int
     character_set: str | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse an entry that nobody could enter."""
+        limits.AE_TITLE.check("AE title of a trusted entity", self.ae_title)
+        if self.character_set is not None:
+            limits.CHARACTER_SET.check("character set of a trusted entity", self.character_set)
+
     @classmethod
     def parse(cls, text: str) -> TrustedEntity:
         """Read an entry as the command line takes it: ``AET@host:port``.
 
         :raises ConfigurationError: when a part is missing or wrong.
         """
+        title, at, _ = text.rpartition("@")
+        if at:
+            limits.AE_TITLE.check("AE title of a trusted entity", title)
         ae_title, host, port = parse_peer_address(text)
         return cls(ae_title=ae_title, host=host, port=port)
 

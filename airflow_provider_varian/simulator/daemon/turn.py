@@ -12,7 +12,9 @@ from threading import Event
 from typing import Final, NoReturn
 
 from pydicom.dataset import Dataset
+from pynetdicom.association import Association
 
+from airflow_provider_varian.dimse.status import Service
 from airflow_provider_varian.simulator.daemon import harm, wire
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.faults import Fault, Faults, Kind, Step
@@ -48,43 +50,34 @@ class CutShortError(Exception):
 
 
 @dataclass(slots=True, kw_only=True)
-class Turn:
-    """A request under way, with all that its service needs of the daemon.
+class Exposed:
+    """A request under way, as far as faults can strike it whoever answers it.
 
-    :param number: counts the requests of the daemon; with the seed it decides what is random.
+    :param assoc: the association on which it came.
+    :param service: what was asked for.
     :param restart: restarts the daemon: for so many seconds, refusing connections or not.
     """
 
-    exchange: wire.Exchange
+    assoc: Association
+    service: Service
     behaviour: Behaviour
     faults: Faults
     tally: Tally
-    number: int
     stopping: Event
     restart: Callable[[float, bool], None]
     _delay: float = field(default=0.0, init=False)
-    _spoilt: Kind | None = field(default=None, init=False)
-    _half_seconds: float = field(default=0.0, init=False)
-
-    def random(self, what: str) -> Random:
-        """Return a source of chance that depends on seed, number of the request and purpose alone."""
-        return Random(f"{self.behaviour.chance_seed}/{self.number}/{what}")
-
-    def happens(self, what: str, probability: float) -> bool:
-        """Let chance decide."""
-        return probability > 0 and self.random(what).random() < probability
 
     @property
-    def ended(self) -> bool:
-        """Whether nobody waits for more: the request was cancelled, the association is over."""
-        return self.exchange.cancelled or self.exchange.broken
+    def broken(self) -> bool:
+        """Whether the association has ended, so that nobody is left to answer."""
+        return not self.assoc.is_established or self.assoc.acse.is_aborted()
 
     def due(self, step: Step, position: int | None = None) -> Fault | None:
         """Return the fault that strikes at a step of this request; it is counted and logged."""
-        fault = self.faults.due(step, service=self.exchange.service, position=position)
+        fault = self.faults.due(step, service=self.service, position=position)
         if fault is not None:
             self.tally.add("faults")
-            log.info("Fault: %s at %s of a %s", fault.kind, step, self.exchange.service)
+            log.info("Fault: %s at %s of a %s", fault.kind, step, self.service)
         return fault
 
     def reach(self, step: Step, position: int | None = None) -> None:
@@ -110,8 +103,75 @@ class Turn:
             self._delay = fault.seconds
             if fault.bytes_per_second:
                 self._spoil().slow(fault.bytes_per_second)
-        else:
+
+    def delay(self) -> None:
+        """Wait before a response, where a fault says so.
+
+        :raises OverError: when the association has ended by it.
+        """
+        if self._delay:
+            self.wait(self._delay)
+
+    def end(self, kind: Kind = Kind.ABORT) -> NoReturn:
+        """End the association.
+
+        :raises OverError: always.
+        """
+        raise OverError(partial(harm.finish, self.assoc, kind, self.stopping))
+
+    def wait(self, seconds: float) -> None:
+        """Do nothing for a while; what takes longer than a transaction may is aborted (quirk 20).
+
+        :raises OverError: when the association ends, or the daemon stops.
+        """
+        limit = self.behaviour.transaction_seconds or _FOR_EVER
+        deadline = time.monotonic() + min(seconds, limit)
+        while (left := deadline - time.monotonic()) > 0:
+            if self.stopping.wait(min(left, _LOOK_SECONDS)) or self.broken:
+                raise OverError
+        if seconds > limit:
+            log.info("A %s took longer than %s s, its association is aborted", self.service, limit)
+            self.end()
+
+    def _spoil(self) -> harm.SpoiltSocket:
+        try:
+            return harm.spoil(self.assoc, self.stopping)
+        except ConnectionError:
+            raise OverError from None
+
+
+@dataclass(slots=True, kw_only=True)
+class Turn(Exposed):
+    """A request in the hands of a service of our own, with all that it needs of the daemon.
+
+    :param exchange: of the same association and service.
+    :param number: counts the requests of the daemon; with the seed it decides what is random.
+    """
+
+    exchange: wire.Exchange
+    number: int
+    _spoilt: Kind | None = field(default=None, init=False)
+    _half_seconds: float = field(default=0.0, init=False)
+
+    def random(self, what: str) -> Random:
+        """Return a source of chance that depends on seed, number of the request and purpose alone."""
+        return Random(f"{self.behaviour.chance_seed}/{self.number}/{what}")
+
+    def happens(self, what: str, probability: float) -> bool:
+        """Let chance decide."""
+        return probability > 0 and self.random(what).random() < probability
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody waits for more: the request was cancelled, the association is over."""
+        return self.exchange.cancelled or self.broken
+
+    def _suffer(self, fault: Fault) -> None:
+        if fault.kind in (Kind.HALF, Kind.NO_STATUS, Kind.NO_COUNTERS):
             self._spoilt, self._half_seconds = fault.kind, fault.seconds
+        else:
+            # Not super(): a dataclass with slots is another class than the one that the name was bound to.
+            Exposed._suffer(self, fault)
 
     def respond(
         self,
@@ -127,8 +187,7 @@ class Turn:
         :raises OverError: when the association has ended by it.
         """
         spoilt, self._spoilt = self._spoilt, None
-        if self._delay:
-            self.wait(self._delay)
+        self.delay()
         if spoilt is Kind.HALF:
             self._spoil().halve()
         self.exchange.respond(
@@ -153,30 +212,3 @@ class Turn:
             status = cut.status
         self.respond(status, counts=counts, comment=comment)
         return status
-
-    def end(self, kind: Kind = Kind.ABORT) -> NoReturn:
-        """End the association.
-
-        :raises OverError: always.
-        """
-        raise OverError(partial(harm.finish, self.exchange.assoc, kind, self.stopping))
-
-    def wait(self, seconds: float) -> None:
-        """Do nothing for a while; what takes longer than a transaction may is aborted (quirk 20).
-
-        :raises OverError: when the association ends, or the daemon stops.
-        """
-        limit = self.behaviour.transaction_seconds or _FOR_EVER
-        deadline = time.monotonic() + min(seconds, limit)
-        while (left := deadline - time.monotonic()) > 0:
-            if self.stopping.wait(min(left, _LOOK_SECONDS)) or self.exchange.broken:
-                raise OverError
-        if seconds > limit:
-            log.info("A %s took longer than %s s, its association is aborted", self.exchange.service, limit)
-            self.end()
-
-    def _spoil(self) -> harm.SpoiltSocket:
-        try:
-            return harm.spoil(self.exchange.assoc, self.stopping)
-        except ConnectionError:
-            raise OverError from None

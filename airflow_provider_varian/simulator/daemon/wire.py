@@ -19,11 +19,12 @@ from weakref import WeakKeyDictionary
 from pydicom.dataset import Dataset
 from pynetdicom import evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_messages import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ
 from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import library, sender
+from airflow_provider_varian.dimse import framing, library, sender
 from airflow_provider_varian.dimse.command_set import C_GET_RSP, C_MOVE_RSP, RetrieveProgress, StoreRequest
 from airflow_provider_varian.dimse.slices import Slice
 from airflow_provider_varian.dimse.status import Service
@@ -161,21 +162,35 @@ def divert(event: evt.Event, serve: Callable[[Exchange], None]) -> None:
     stock = assoc._serve_request
 
     def serve_request(message: Any, context_id: int) -> None:
+        try:
+            framing.fragment_size(assoc.dimse.maximum_pdu_size)
+        except ValueError as error:
+            log.info("An association is aborted, since nothing can be answered on it: %s", error)
+            assoc.abort()
+            return
         contexts = [each for each in assoc.accepted_contexts if each.context_id == context_id]
         if type(message) not in _SERVICES or not message.is_valid_request or not contexts:
             stock(message, context_id)
             return
-        assoc.dimse.cancel_req = {}
         # This is the reactor's own thread: it takes no messages while the service runs.
         assoc._is_paused = True
         try:
             serve(Exchange(assoc, message, contexts[0]))
         finally:
             assoc._is_paused = False
+            # Not before it: a C-CANCEL may come right behind its request.
+            assoc.dimse.cancel_req = {}
             # A transaction is one step: however long the whole took, the client has as long for its next request.
             assoc.dul._idle_timer.restart()
 
     assoc._serve_request = serve_request
+
+
+def forget_cancel(event: evt.Event) -> None:
+    """Forget a C-CANCEL that came too late for an earlier request of the same Message ID (``EVT_DIMSE_RECV``)."""
+    message: Any = event.message
+    if isinstance(message, C_FIND_RQ | C_MOVE_RQ | C_GET_RQ):
+        event.assoc.dimse.cancel_req.pop(message.command_set.get("MessageID"), None)
 
 
 def encoded(data_set: Dataset, context: PresentationContext) -> bytes:

@@ -7,6 +7,7 @@ it then goes out unread (:mod:`.stored_file`).
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydicom.errors import InvalidDicomError
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
 from airflow_provider_varian.simulator.holdings.stored_file import StoredFile
+from airflow_provider_varian.simulator.holdings.structure import CutShortFileError
 from airflow_provider_varian.simulator.holdings.tree import Node, Search
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class _Branch:
 class DataDirectory:
     """The DICOM files below a folder; implements ``Holdings``.
 
-    :param folder: looked through with its subfolders; what is not DICOM is passed over.
+    :param folder: looked through with its subfolders; what is not DICOM, or cut short, is passed over.
     :raises ConfigurationError: when it is not a folder or holds no DICOM file that can be served.
     """
 
@@ -51,11 +53,17 @@ class DataDirectory:
         self._tree: _Tree = {}
         self._classes: set[str] = set()
         seen: set[str] = set()
+        cut_short = 0
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-            head = _read_head(path)
-            if head is not None and head.SOPInstanceUID not in seen:
-                seen.add(head.SOPInstanceUID)
-                self._file(path, head)
+            try:
+                head = _read_head(path)
+                if head is not None and head.SOPInstanceUID not in seen:
+                    self._file(head, _instance(path, head))
+                    seen.add(head.SOPInstanceUID)
+            except CutShortFileError:
+                cut_short += 1
+        if cut_short:
+            log.warning("%d files are cut short, and not served", cut_short)
         if not seen:
             raise ConfigurationError(
                 f"{folder} holds no DICOM file that can be served",
@@ -74,7 +82,7 @@ class DataDirectory:
             if not ids or patient_id in ids:
                 yield _node(Level.PATIENT, patient_id, branch)
 
-    def _file(self, path: Path, head: Dataset) -> None:
+    def _file(self, head: Dataset, instance: Node) -> None:
         tree = self._tree
         branch = None
         for level in LEVELS[:-1]:
@@ -82,16 +90,21 @@ class DataDirectory:
             branch = tree.setdefault(value, _Branch(head))
             tree = branch.branches
         if branch is not None:
-            branch.files.append(_instance(path, head))
+            branch.files.append(instance)
         self._classes.add(str(head.SOPClassUID))
 
 
 def _read_head(path: Path) -> Dataset | None:
-    """Return a file's attributes without pixels; ``None`` for a file that cannot be served."""
+    """Return a file's attributes without pixels; ``None`` for a file that cannot be served.
+
+    :raises CutShortFileError: when it ends in the head of an element before the pixels.
+    """
     try:
         head = dcmread(path, stop_before_pixels=True, defer_size=_DEFER_BYTES)
-    except (InvalidDicomError, OSError, EOFError, ValueError):
+    except (InvalidDicomError, OSError, ValueError):
         return None
+    except (EOFError, struct.error):
+        raise CutShortFileError from None
     syntax = head.file_meta.get("TransferSyntaxUID")
     if syntax is None or not syntax.is_little_endian or syntax.is_deflated:
         return None
@@ -118,6 +131,10 @@ def _node(level: Level, uid: str, branch: _Branch) -> Node:
 
 
 def _instance(path: Path, head: Dataset) -> Node:
+    """Return the node of a file.
+
+    :raises CutShortFileError: when the file is.
+    """
     transfer_syntax = str(head.file_meta.TransferSyntaxUID)
     return Node(
         level=Level.IMAGE,

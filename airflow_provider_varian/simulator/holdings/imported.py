@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from pydicom.errors import InvalidDicomError
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.query.level import LEVELS, UNIQUE_KEYS, Level
 from airflow_provider_varian.simulator.holdings.stored_file import StoredFile
+from airflow_provider_varian.simulator.holdings.structure import CutShortFileError
 from airflow_provider_varian.simulator.holdings.tree import Holdings, Node, Search
 from airflow_provider_varian.uids import is_uid
 
@@ -68,7 +70,7 @@ class Imported:
         """Keep an instance, in place of one with the same SOP Instance UID.
 
         :param head: its data set with Patient ID and valid UIDs; pixels are taken off it.
-        :param content: the DICOM file that it makes, meta information included.
+        :param content: the whole DICOM file that it makes, meta information included.
         :raises OSError: when it cannot be written.
         """
         source: Path | bytes = content
@@ -119,15 +121,19 @@ class Imported:
             raise ConfigurationError(
                 f"{folder} cannot hold what is imported: {error.strerror}", hint="Give --import a folder to write to"
             ) from error
-        number = 0
+        number = cut_short = 0
         for path in sorted(folder.glob("*.dcm")):
             try:
                 head = dcmread(path, stop_before_pixels=True)
-            except (InvalidDicomError, OSError, EOFError, ValueError):
+                if "TransferSyntaxUID" in head.file_meta and is_filed(head):
+                    self._enter(head, path)
+                    number += 1
+            except (CutShortFileError, EOFError, struct.error):
+                cut_short += 1
+            except (InvalidDicomError, OSError, ValueError):
                 continue
-            if "TransferSyntaxUID" in head.file_meta and is_filed(head):
-                self._enter(head, path)
-                number += 1
+        if cut_short:
+            log.warning("%d files of imports are cut short, and not served", cut_short)
         log.info("%d instances were imported before", number)
 
 

@@ -8,25 +8,14 @@ from typing import Any, Final
 import numpy as np
 
 from airflow_provider_varian.simulator.clinic.identity import Identity
-from airflow_provider_varian.simulator.clinic.linacs import PORTAL, Exercise, Linac, QAPlan
+from airflow_provider_varian.simulator.clinic.linacs import PORTAL, Exercise, QAPlan
 from airflow_provider_varian.simulator.clinic.sessions import Exposure, Session, Truth, truth
 from airflow_provider_varian.simulator.objects import pixels
+from airflow_provider_varian.simulator.objects.machine import imager
 
 _RECEPTOR_TRANSLATION: Final = [0.0, 0.0, -(pixels.SID_MM - pixels.SAD_MM)]
 _KV_FIELD_MM: Final = 150.0
 _BALL_MM: Final = 8.0
-
-
-def equipment(linac: Linac) -> dict[str, Any]:
-    """Return the equipment attributes of a linac's image series."""
-    return {
-        "Manufacturer": "Varian Medical Systems",
-        "ManufacturerModelName": "On-Board Imager",
-        "DeviceSerialNumber": linac.serial,
-        "SoftwareVersions": "1.6.20.0",
-        "StationName": linac.name,
-        "OperatorsName": "DICOM Service",
-    }
 
 
 def image_values(session: Session, exposure: Exposure, panel: pixels.Panel, plan_uid: str) -> dict[str, Any]:
@@ -263,5 +252,5 @@ def series_values(session: Session) -> Mapping[str, Any]:
         "SeriesTime": dicom_time(first),
         "SeriesNumber": None,
         "SeriesDescription": "MV_kV" if session.plan.kv_gantry else "MV",
-        **equipment(session.linac),
+        **imager(session.linac.name),
     }

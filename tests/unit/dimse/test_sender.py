@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 from pynetdicom import build_context, evt
+from pynetdicom.pdu_primitives import A_RELEASE
 from support.certificates import Authority
 from support.ports import wait_until
 from support.raw_peer import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, RSP, parse_command, raw_peer
@@ -384,6 +385,90 @@ def test_an_answer_before_the_end_counts_at_the_end(sending_to, whole):
         assert found.store(1, request(1), [bytes(30_000_000)]) == (StoreAnswer(0xA700) if whole else None)
 
 
+def test_a_message_between_ours_in_the_middle_of_an_object_ends_the_association(sending_to):
+    """The rest of the object will not come, and what comes instead would be taken for it."""
+    begun, kinds = threading.Event(), []
+
+    def play(wire):
+        wire.accept(max_pdu=65536)
+        wire.read_pdu()
+        begun.set()
+        assert given_up.wait(10)
+        while not kinds or kinds[-1] == 4:
+            kinds.append(wire.read_pdu()[0])
+
+    given_up = threading.Event()
+    with raw_peer(play) as port, sending_to(port) as (assoc, found):
+        # The kernel does not take that much from who is not read.
+        sending = threading.Thread(target=lambda: answers.append(found.store(1, request(), [bytes(30_000_000)])))
+        answers = []
+        sending.start()
+        assert begun.wait(10)
+        assoc.send_c_cancel(1, 1)
+        wait_until(lambda: assoc._sent_abort or not sending.is_alive(), what="the sender to give up")
+        given_up.set()
+        sending.join(10)
+        assert answers == [None]
+        assert not assoc.is_established
+    assert kinds[-1] == 7
+
+
+def test_another_message_in_the_middle_of_an_object_ends_the_association(sending_to):
+    aborted = threading.Event()
+
+    def play(wire):
+        wire.accept(max_pdu=65536)
+        wire.read_pdu()
+        wire.send(1, command=C_ECHO_RQ, message_id=5, affected_class=uids.VERIFICATION)
+        while (kind := wire.read_pdu()[0]) == 4:
+            pass
+        if kind == 7:
+            aborted.set()
+
+    with raw_peer(play) as port, sending_to(port) as (assoc, found):
+        assert found.store(1, request(), [bytes(30_000_000)]) is None
+        assert not assoc.is_established
+        assert aborted.wait(5)
+
+
+def test_what_comes_slowly_behind_an_answer_is_waited_for(sending_to):
+    def play(wire):
+        wire.accept()
+        fields, _ = wire.read_message()
+        answer = wire.message(1, command=C_STORE_RQ | RSP, responds_to=fields["message_id"], status=0)
+        (late,) = wire.message(1, command=C_CANCEL_RQ, responds_to=43)
+        wire.socket.sendall(b"".join(answer) + late[:9])
+        # Longer than a second, which was once too long.
+        time.sleep(1.2)
+        wire.socket.sendall(late[9:])
+        fields, _ = wire.read_message()
+        wire.respond(fields, 0)
+        wire.wait_for_end()
+
+    with raw_peer(play) as port, sending_to(port) as (assoc, found):
+        assert found.store(1, request(1), [b"object"]) == SUCCESS
+        assert list(assoc.dimse.cancel_req) == [43]
+        assert found.store(1, request(2), [b"object"]) == SUCCESS
+
+
+def test_an_answer_counts_though_what_is_behind_it_never_ends(sending_to):
+    aborted = threading.Event()
+
+    def play(wire):
+        wire.accept()
+        fields, _ = wire.read_message()
+        answer = wire.message(1, command=C_STORE_RQ | RSP, responds_to=fields["message_id"], status=0)
+        wire.socket.sendall(b"".join(answer) + b"\4\0\0")
+        if wire.read_pdu()[0] == 7:
+            aborted.set()
+
+    with raw_peer(play) as port, sending_to(port, dimse_timeout=0.3) as (assoc, found):
+        assert found.store(1, request(1), [b"object"]) == SUCCESS
+        assert not assoc.is_established
+        assert aborted.wait(5)
+        assert found.store(1, request(2), [b"object"]) is None
+
+
 def test_a_flood_of_other_messages_does_not_put_the_end_off(sending_to):
     def play(wire):
         wire.accept()
@@ -464,6 +549,35 @@ def test_the_association_is_pynetdicoms_again_afterwards(sending_to, receiver, p
         assert assoc.dul.socket.socket.gettimeout() is None
     # associate() released it, which it can only when it hears the answer.
     assert assoc.is_released
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_what_others_put_over_the_sending_of_pynetdicom_stays_there(sending_to, receiver, when):
+    """As the simulator does, to count what is to be sent."""
+    counted = []
+
+    def over(assoc):
+        stock = assoc.dul.send_pdu
+
+        def count(primitive):
+            counted.append(primitive)
+            stock(primitive)
+
+        assoc.dul.send_pdu = count
+        return count
+
+    with sending_to(receiver()) as (assoc, _):
+        assoc.dul.send_pdu.__self__.close()  # the line of the fixture
+        assert not {"send_pdu", "_process_recv_primitive"} & set(vars(assoc.dul))
+        count = over(assoc) if when == "before" else None
+        with sender.sending(assoc) as found:
+            count = count or over(assoc)
+            assert found.store(1, request(1), [b"object"]) == SUCCESS
+        assert assoc.dul.send_pdu is count
+        with sender.sending(assoc) as found:
+            assert found.store(1, request(2), [b"object"]) == SUCCESS
+        assert assoc.dul.send_pdu is count
+    assert [type(each) for each in counted] == [A_RELEASE], "objects do not go that way"
 
 
 def test_memory_stays_flat(sending_to, scp, tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import pytest
 
 from airflow_provider_varian.dimse import framing
-from airflow_provider_varian.dimse.slices import BLOCK_BYTES, Content, FileRange, joined, length_of
+from airflow_provider_varian.dimse.slices import BLOCK_BYTES, Content, FileRange, joined, length_of, stamp
 
 
 @pytest.fixture
@@ -41,6 +42,26 @@ def test_a_file_that_is_gone_or_short_is_known_before_anything_is_read(file):
         pass
     missing = file.with_name("missing")
     with pytest.raises(FileNotFoundError), Content([FileRange(file, 0, 1), FileRange(missing, 0, 1)]):
+        pass
+
+
+@pytest.mark.parametrize("change", ["replaced", "written again", "longer"])
+def test_a_file_that_is_not_the_one_meant_is_not_read(file, change):
+    meant = stamp(file.stat())
+    with Content([FileRange(file, 0, 5, meant)]) as content:
+        assert b"".join(content.take(5)) == bytes(range(5))
+    if change == "replaced":
+        other = file.with_name("other")
+        other.write_bytes(file.read_bytes())
+        os.utime(other, ns=(meant[1], meant[1]))
+        other.replace(file)
+    elif change == "written again":
+        os.utime(file, ns=(meant[1], meant[1] + 1))
+    else:
+        with file.open("ab") as end:
+            end.write(b"more")
+        os.utime(file, ns=(meant[1], meant[1]))
+    with pytest.raises(OSError, match="not the one"), Content([FileRange(file, 0, 5, meant)]):
         pass
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import subprocess
 import sys
 from datetime import date
@@ -13,6 +15,8 @@ from airflow_provider_varian.cli.main import main
 from airflow_provider_varian.dimse.echo import echo_peer
 from airflow_provider_varian.dimse.peer import peer_from_connection
 from airflow_provider_varian.errors import PeerFailureError, TransientRejectionError
+from airflow_provider_varian.simulator.daemon.behaviour import habits
+from airflow_provider_varian.simulator.daemon.faults import FAULT_KINDS
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
 from airflow_provider_varian.simulator.run import SimulatorOptions
 
@@ -95,8 +99,43 @@ def test_quirks_and_faults_of_the_command_line_reach_the_daemon():
         (("--quirk", "move_counters=some"), "sent, asked, zero, absent"),
         (("--quirk", "late_images_seconds=-1"), "a number from 0"),
         (("--quirk", "client_character_sets=OLD:LATIN"), "ISO_IR 192"),
+        (("--fault", "reject@association:reason=9/9/9"), "'9/9/9' does not fit reason"),
+        (("--trust", "SEVENTEEN_LETTERS@127.0.0.1:1"), "does not fit AE title of a trusted entity"),
+        (("--ae-title", "A\\B"), "does not fit ae_title"),
+        (("--matrix", "31"), "31 does not fit matrix. matrix is a number of rows from 32 to 4096"),
+        (("--matrix", "4097"), "4097 does not fit matrix"),
+        (("--days", "3661"), "3661 does not fit days"),
+        (("--until", "1699-12-31"), "1699-12-31 does not fit until"),
+        (
+            ("--until", "2026-11-20", "--patients", "5000000"),
+            "patients is from 0 to 111110: one is planned each weekday",
+        ),
+        (("--until", "2026-11-20", "--patients", "111111"), "111111 does not fit patients"),
     ],
 )
 def test_what_the_simulator_cannot_do_is_wrong_usage(capsys, arguments, says):
     assert main(["simulate", "--port", "0", "--trust", "AIRFLOW@127.0.0.1:11112", *arguments]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_clinic_may_have_all_patients_that_were_ever_planned():
+    options = SimulatorOptions(until=date(2026, 11, 20), patients=111110, days=3660, matrix=4096)
+    assert len(options.daemon().holdings.clinical_numbers) == 111110
+
+
+def test_a_port_that_is_taken_is_told_without_saying_the_verb_twice(capsys):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["simulate", "--port", str(port), "--trust", "AIRFLOW@127.0.0.1:11112"]) == 1
+    assert capsys.readouterr().err.startswith(f"varian-dicom simulate: port {port} of 127.0.0.1 is taken")
+
+
+def test_all_quirks_and_faults_can_be_listed(capsys):
+    assert main(["simulate", "--quirk", "help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"{habit.name} " in told and habit.meaning in told for habit in habits())
+    assert re.search(r"^not_found_status +0xC001 ", told, re.MULTILINE)
+    assert main(["simulate", "--fault", "help"]) == 0
+    told = capsys.readouterr().out
+    assert all(each.meaning in told and ", ".join(each.steps) in told for each in FAULT_KINDS)
+    assert "row_limit" not in told

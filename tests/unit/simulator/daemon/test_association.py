@@ -69,8 +69,13 @@ def test_a_trusted_title_from_another_computer_is_rejected(daemon, habit):
 
 @pytest.mark.quirk(21)
 def test_a_title_with_a_blank_inside_works(clinic):
-    with SimulatedDaemon(clinic, ae_title="Db Daemon", trusted=[trusted()]) as daemon:
+    entities = [trusted(), trusted(ae_title="Air flow")]
+    with SimulatedDaemon(clinic, ae_title="Db Daemon", trusted=entities) as daemon:
         assert echo_peer(peer_of(daemon)).seconds >= 0
+        assert echo_peer(peer_of(daemon, calling_ae_title="Air flow")).seconds >= 0
+        for other in ({"called_ae_title": "Db"}, {"called_ae_title": "DbDaemon"}, {"calling_ae_title": "Air"}):
+            with pytest.raises(PermanentRejectionError):
+                echo_peer(peer_of(daemon, **other))
 
 
 @pytest.mark.quirk(2, "implicit_only")

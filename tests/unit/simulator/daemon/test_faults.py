@@ -111,7 +111,7 @@ def test_a_connection_ends_before_a_word(daemon, ask, kind, end):
 
 
 @pytest.mark.fault("reject")
-@pytest.mark.parametrize("reason", ["2/3/2", "2/3/1", "1/1/1"])
+@pytest.mark.parametrize("reason", ["2/3/2", "2/3/1", "1/1/1", "1/1/7", "2/2/2"])
 def test_an_association_is_rejected_with_the_reason_that_was_asked_for(daemon, ask, reason):
     daemon.faults.arm(Fault(kind=Kind.REJECT, step=Step.ASSOCIATION, reason=reason))
     told = ask("C-FIND")
@@ -294,6 +294,7 @@ def test_a_final_response_has_no_counters(daemon, ask):
 @pytest.mark.parametrize("step", [Step.ASSOCIATION, Step.REQUEST, Step.AFTER_SUBOPERATION])
 def test_the_daemon_restarts_in_the_middle_of_something(daemon, ask, receiver, refuses, step):
     daemon.faults.arm(Fault(kind=Kind.RESTART, step=step, seconds=0.5, refuses=refuses))
+    began = time.monotonic()
     assert ask("C-MOVE").end == "abort"
     assert len(receiver.stored) == (1 if step is Step.AFTER_SUBOPERATION else 0)
     if refuses:
@@ -309,6 +310,7 @@ def test_the_daemon_restarts_in_the_middle_of_something(daemon, ask, receiver, r
             return False
 
     wait_until(works)
+    assert time.monotonic() - began >= 0.5
     assert daemon.counts["restarts"] == 1
 
 
@@ -411,12 +413,33 @@ def test_a_fault_is_read_as_the_command_line_gives_it():
         ("abort@row:at=x", "a whole number"),
         ("half@association", "strikes at request"),
         ("reject@association:reason=no", "result/source/reason"),
-        ("abort@request:service=C-STORE", "C-FIND, C-MOVE or C-GET"),
+        (
+            "abort@request:service=N-GET",
+            "'N-GET' does not fit service .* one of C-ECHO, C-FIND, C-MOVE, C-GET, C-STORE",
+        ),
+        ("half@request:service=C-STORE", "one of C-FIND, C-MOVE, C-GET$"),
+        ("abort@row:service=C-ECHO", "one of C-FIND$"),
+        ("abort@object:service=C-GET", "one of C-MOVE$"),
+        ("abort@association:service=C-FIND", "not known there"),
+        ("status@final:status=0x10000", "0x10000 does not fit status.*0x0000 to 0xFFFF"),
+        ("stall@final:seconds=604801", "604801.* does not fit seconds.*604800"),
+        ("reject@association:reason=9/9/9", "'9/9/9' does not fit reason.*Table 9-21"),
+        ("reject@association:reason=0/1/1", "result 1 .permanent. or 2"),
+        ("reject@association:reason=1/1/4", "reason 1, 2, 3 or 7"),
+        ("reject@association:reason=1/2/3", "source 2 or 3 with reason 1 or 2"),
+        ("reject@association:reason=2/3", "result/source/reason"),
     ],
 )
 def test_what_is_no_fault_is_refused_with_what_is(text, words):
     with pytest.raises(ConfigurationError, match=words):
         Fault.parse(text)
+
+
+def test_a_fault_that_cannot_strike_a_request_is_not_spent_on_it(daemon, ask):
+    daemon.faults.arm(Fault(kind=Kind.NO_COUNTERS, step=Step.FINAL))
+    assert ask("C-FIND").end == "final"
+    assert COUNTERS.isdisjoint(ask("C-MOVE").final)
+    assert daemon.counts["faults"] == 1
 
 
 def test_a_daemon_without_faults_works_through_its_own_sockets(daemon, client, series):

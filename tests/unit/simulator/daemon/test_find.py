@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from datetime import date
 
 import pytest
@@ -12,7 +13,11 @@ from airflow_provider_varian.dimse import contexts
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.find import iter_matches
 from airflow_provider_varian.errors import PeerFailureError, RefusedByPeerError
+from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.simulator.daemon import find_service
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
+from airflow_provider_varian.simulator.holdings.tree import Node
 
 TODAY = UNTIL.strftime("%Y%m%d")
 
@@ -276,3 +281,49 @@ def test_the_log_names_keys_and_counts_but_no_identifier(client, simulator_log, 
     assert f"C-FIND IMAGE keys=PatientID,Modality matches={machine_qa().plans} status=0x0000" in text
     assert "QA_TB_WL" not in text
     assert "ller" not in text
+
+
+class Crowd:
+    """Holdings of many patients, who know how many of them were there at once at most."""
+
+    def __init__(self, number):
+        self.number = number
+        self.alive = weakref.WeakSet()
+        self.most_alive = self.made = 0
+
+    def sop_classes(self):
+        return frozenset()
+
+    def patients(self, _):
+        for number in range(self.number):
+            patient = Person(f"P{number:04}")
+            self.alive.add(patient)
+            self.made += 1
+            self.most_alive = max(self.most_alive, len(self.alive))
+            yield Node(level=Level.PATIENT, uid=patient.patient_id, values=patient.values)
+
+
+class Person:
+    def __init__(self, patient_id):
+        self.patient_id = patient_id
+
+    def values(self):
+        return {"PatientID": self.patient_id}
+
+
+@pytest.mark.quirk(5, "row_limit")
+@pytest.mark.parametrize(
+    ("number", "limit", "made"), [(900, 450, 451), (450, 450, 900), (450, 0, 900), (199, 450, 199), (199, 100, 199)]
+)
+def test_matches_are_counted_without_being_kept(number, limit, made):
+    crowd = Crowd(number)
+    with SimulatedDaemon(crowd, trusted=[trusted()], behaviour=Behaviour(row_limit=limit)) as daemon:
+        client = Client(peer_of(daemon))
+        if 0 < limit < number:
+            with pytest.raises(PeerFailureError, match="0xC001"):
+                client.find("PATIENT", model=uids.PATIENT_ROOT_FIND, PatientID="P*")
+        else:
+            rows = client.find("PATIENT", model=uids.PATIENT_ROOT_FIND, PatientID="P*")
+            assert [row.PatientID for row in rows] == [f"P{each:04}" for each in range(number)]
+    assert crowd.made == made
+    assert crowd.most_alive <= 210, "some are kept, not all"

@@ -8,6 +8,7 @@ import threading
 from contextlib import contextmanager, suppress
 
 import pytest
+from pynetdicom.pdu_primitives import P_DATA
 
 from airflow_provider_varian.simulator.daemon import harm
 from airflow_provider_varian.simulator.daemon.faults import Kind
@@ -77,6 +78,26 @@ def test_buffers_are_sent_in_their_order_and_counted_together():
         with pytest.raises(ConnectionAbortedError):
             spoilt.sendmsg([b"fg"])
         assert read_all(near) == (b"abcde", "closed")
+
+
+@pytest.mark.parametrize("aside", [[], [pdu(10)], [pdu(10, kind=6)]], ids=["nothing", "streamed", "no data"])
+def test_half_is_of_what_comes_after_all_that_was_to_be_sent(aside):
+    """What is streamed past pynetdicom's thread, and what holds no data, is not among what that has to send."""
+    with connected() as (far, near):
+        spoilt = harm.SpoiltSocket(far, threading.Event())
+        for data in aside:
+            spoilt.sendmsg([data[:8], data[8:]]) if data[0] == 4 else spoilt.sendall(data)
+        queue = []
+        spoilt.expect(queue.append, P_DATA())
+        halving = threading.Thread(target=spoilt.halve)
+        halving.start()
+        halving.join(0.1)
+        assert halving.is_alive(), "there is something to be sent"
+        spoilt.sendall(pdu(20))
+        halving.join(10)
+        spoilt.sendall(pdu(30))
+        far.close()
+        assert read_all(near) == (b"".join(aside) + pdu(20) + pdu(30)[:18], "closed")
 
 
 def test_the_end_of_the_daemon_ends_a_stall():

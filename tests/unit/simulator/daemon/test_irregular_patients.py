@@ -11,7 +11,7 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.simulator.clinic.irregularities import ALL, Irregularity, irregularities_of
 from airflow_provider_varian.simulator.clinic.patients import patient_id
-from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.simulator.daemon.behaviour import Behaviour, habits
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
 from airflow_provider_varian.simulator.holdings.synthetic import Clinic
@@ -56,6 +56,28 @@ def ask(clinic, client, number_with, habit):
 
 def labels_in_courses(rows):
     return Counter(label for label, _ in {(row.RTPlanLabel, row.StudyID) for row in rows})
+
+
+@pytest.mark.quirk(6, "irregularities")
+def test_an_id_of_more_than_sixteen_characters_is_found_by_pattern_alone(ask, client, habit):
+    with_it, without = ask(Irregularity.LONG_PATIENT_ID, "STUDY")
+    (long,) = {row.PatientID for row in with_it}
+    assert len(long) > 16 >= len(without[0].PatientID)
+    habit(unmatchable_patient_ids=(long,))
+    assert client.find("STUDY", PatientID=long) == []
+    assert {row.PatientID for row in client.find("STUDY", PatientID=f"*{long[1:]}")} == {long}
+
+
+@pytest.mark.quirk(7, "irregularities")
+def test_a_treated_plan_has_a_label_that_is_too_long_for_a_key(ask, client):
+    def labels(rows):
+        return {row.RTPlanLabel for row in rows if len(row.RTPlanLabel) > 12}
+
+    plans = {"Modality": "RTPLAN", "RTPlanLabel": "", "SOPInstanceUID": ""}
+    with_it, without = ask(Irregularity.LONG_PLAN_LABEL, **plans)
+    (label,) = labels(with_it)
+    assert labels(without) == set()
+    assert client.find("IMAGE", PatientID=with_it[0].PatientID, **(plans | {"RTPlanLabel": label})) == []
 
 
 @pytest.mark.quirk(8, "irregularities")
@@ -120,11 +142,24 @@ def test_images_name_no_plan(ask):
 
 
 @pytest.mark.quirk(21, "irregularities")
-def test_drrs_lie_in_the_study_of_the_plan(ask):
+def test_drrs_lie_in_the_study_of_the_plan(ask, client, clinic):
     def drrs(rows):
         return [row for row in rows if "DRR" in (row.ImageType or ())]
 
-    keys = {"SOPClassUID": uids.RT_IMAGE, "ImageType": "", "StudyInstanceUID": "", "SOPInstanceUID": ""}
+    def named(row):
+        return row.ReferencedRTPlanSequence[0].ReferencedSOPInstanceUID
+
+    keys = {"SOPClassUID": uids.RT_IMAGE, "ImageType": "", "StudyInstanceUID": "", "ReferencedRTPlanSequence": []}
+    two_studies = {Irregularity.DRRS, Irregularity.CT_IN_OTHER_STUDY}
+    number = next(each for each in clinic.clinical_numbers if two_studies <= irregularities_of(clinic.identity, each))
+    patient = {"PatientID": patient_id(clinic.identity, number, clinic.irregularities)}
+    plans = client.find("IMAGE", **patient, Modality="RTPLAN", SOPInstanceUID="", StudyInstanceUID="")
+    study_of = {row.SOPInstanceUID: row.StudyInstanceUID for row in plans}
+    studies = {row.StudyInstanceUID for row in client.find("STUDY", **patient, StudyInstanceUID="")}
+    assert studies > set(study_of.values()), "there is another in which they could lie"
+    rows = drrs(client.find("IMAGE", **patient, **keys))
+    assert rows
+    assert [row.StudyInstanceUID for row in rows] == [study_of[named(row)] for row in rows]
     with_it, without = map(drrs, ask(Irregularity.DRRS, **keys))
     assert with_it
     assert without == []
@@ -175,6 +210,11 @@ def test_a_patient_has_more_plans_than_a_study_move_stands(ask, client, habit):
     assert len(without) < 10
     habit(move_exception_plan_series=30)
     assert client.move("STUDY", StudyInstanceUID=with_it[0].StudyInstanceUID).status == 0xC000
+
+
+def test_the_switch_bears_the_number_of_each_quirk_that_patients_show():
+    (numbers,) = [each.quirks for each in habits() if each.name == "irregularities"]
+    assert set(numbers) == {each.quirk for each in Irregularity} - {None}
 
 
 def test_the_command_line_chooses_irregular_patients():

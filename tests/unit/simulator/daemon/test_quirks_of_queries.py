@@ -166,6 +166,35 @@ def test_late_images_appear_in_the_series_that_was_listed(client, daemon, habit,
     assert client.move("IMAGE", SOPInstanceUID=wanted[9]).completed == 1
 
 
+@pytest.mark.quirk(10, "acquisition_seconds")
+@pytest.mark.quirk(14, "late_images", "late_images_seconds")
+def test_another_switch_does_not_put_the_clock_back(client, daemon, habit, series):
+    now = [1000.0]
+    daemon.clock = lambda: now[0]
+
+    def listed():
+        return len(client.find("IMAGE", SeriesInstanceUID=series))
+
+    habit(acquisition_seconds=9.0)
+    assert listed() == 1
+    now[0] += 5
+    habit(get=True, row_limit=100)
+    assert listed() == 6
+    habit(acquisition_seconds=0.0, late_images=3, late_images_seconds=60.0)
+    assert listed() == 7, "these are other rules, and time begins anew"
+    now[0] += 59
+    habit(store=False)
+    assert listed() == 7
+    now[0] += 1
+    habit(store=True)
+    assert listed() == 10
+    for change in ({"late_images": 4}, {"late_images_seconds": 70.0}, {"acquisition_seconds": 1.0}):
+        habit(**change)
+        assert listed() < 10, change
+        now[0] += 100
+        assert listed() == 10
+
+
 @pytest.mark.quirk(9)
 def test_the_study_of_a_course_has_its_name_as_study_id(client):
     rows = client.find("STUDY", PatientID="QA_TB_WL", StudyID="", StudyDescription="")

@@ -52,17 +52,20 @@ def idle(daemon):
 @pytest.mark.quirk(20, "restart_seconds", "restart_refuses")
 def test_a_restarting_daemon_aborts_whom_it_has_and_who_comes(daemon, habit):
     before = idle(daemon)
+    began = time.monotonic()
     habit(restart_seconds=0.8)
     wait_until(lambda: before.is_aborted, what="the client to be told")
     with pytest.raises(AssociationAbortedError):
         echo_peer(peer_of(daemon))
     wait_until(lambda: is_up(daemon), what="the end of the restart")
+    assert time.monotonic() - began >= 0.8
     assert daemon.counts["restarts"] == 1
 
 
 @pytest.mark.quirk(20, "restart_seconds", "restart_refuses")
 def test_a_restarting_daemon_may_refuse_connections_and_keeps_its_port(daemon, habit):
     before, address = idle(daemon), daemon.address
+    began = time.monotonic()
     habit(restart_seconds=0.8, restart_refuses=True)
     wait_until(lambda: before.is_aborted, what="the client to be told")
     with pytest.raises(PeerUnreachableError):
@@ -70,15 +73,18 @@ def test_a_restarting_daemon_may_refuse_connections_and_keeps_its_port(daemon, h
     with pytest.raises(OSError, match="in use"), socket.create_server(address):
         pass
     wait_until(lambda: is_up(daemon), what="the end of the restart")
+    assert time.monotonic() - began >= 0.8
     assert daemon.address == address
 
 
 @pytest.mark.quirk(20, "restart_seconds")
 def test_a_daemon_may_begin_with_a_restart(clinic):
     behaviour = replace(SimulatedDaemon(clinic).behaviour, restart_seconds=0.6, restart_refuses=True)
+    began = time.monotonic()
     with SimulatedDaemon(clinic, trusted=[trusted()], behaviour=behaviour) as daemon:
         assert not is_up(daemon)
         wait_until(lambda: is_up(daemon))
+        assert time.monotonic() - began >= 0.6
 
 
 def test_a_daemon_that_restarts_can_be_stopped(clinic):

@@ -14,6 +14,7 @@ from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.get import get
 from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.errors import RefusedByPeerError, UnknownMoveDestinationError
+from airflow_provider_varian.simulator.daemon.faults import Fault, Kind, Step
 
 
 @pytest.fixture
@@ -179,8 +180,11 @@ def test_what_is_nowhere_is_c001_with_nothing_sent(client, receiver, habit):
 
 @pytest.mark.quirk(6)
 def test_listed_ids_are_not_moved_by_exact_key_either(client, receiver, habit):
+    assert client.move("STUDY", PatientID="$QA Halcyon2_2026").completed == len(receiver.stored) > 0
+    receiver.stored.clear()
     habit(unmatchable_patient_ids=("$QA Halcyon2_2026",))
     assert client.move("STUDY", PatientID="$QA Halcyon2_2026").status == 0xC001
+    assert receiver.stored == []
 
 
 @pytest.mark.quirk(16, "creation_at_export")
@@ -418,3 +422,46 @@ def test_retrieves_are_logged_without_identifiers(client, receiver, simulator_lo
 def test_behaviour_is_replaced_as_a_whole(daemon):
     daemon.behaviour = replace(daemon.behaviour, get=True)
     assert daemon.behaviour.get
+
+
+@pytest.mark.fault("status")
+@pytest.mark.parametrize("service", ["C-MOVE", "C-GET"])
+@pytest.mark.parametrize(
+    ("step", "at", "done"),
+    [(Step.BEFORE_SUBOPERATION, 1, 0), (Step.BEFORE_SUBOPERATION, 3, 2), (Step.AFTER_SUBOPERATION, 3, 3)],
+)
+def test_a_retrieve_that_is_cut_short_names_all_that_it_did_not_bring(
+    daemon, client, habit, plan, series, service, step, at, done
+):
+    habit(get=True)
+    daemon.faults.arm(Fault(kind=Kind.STATUS, step=step, at=at, status=0xA702))
+    if service == "C-MOVE":
+        report = client.move("SERIES", SeriesInstanceUID=series)
+    else:
+        offered = contexts.get(uids.STUDY_ROOT_GET, [uids.RT_IMAGE])
+        with associate(peer_of(daemon), offered, step="C-GET") as association:
+            keys = identifier("SERIES", SeriesInstanceUID=series)
+            report = get(association, uids.STUDY_ROOT_GET, keys, sink=Sink())
+    assert (report.status, report.completed, report.failed) == (0xA702, done, 10 - done)
+    assert list(report.failed_sop_instance_uids) == uids_of(plan)[done:]
+
+
+@pytest.mark.fault("status")
+def test_a_retrieve_that_is_cut_short_names_none_twice(daemon, client, receiver, plan, series):
+    def fail_first(_):
+        receiver.status = 0x0000 if receiver.stored else 0xA700
+
+    receiver.before = fail_first
+    daemon.faults.arm(Fault(kind=Kind.STATUS, step=Step.BEFORE_SUBOPERATION, at=3, status=0xA701))
+    report = client.move("SERIES", SeriesInstanceUID=series)
+    assert (report.status, report.completed, report.failed) == (0xA701, 1, 9)
+    assert list(report.failed_sop_instance_uids) == [uids_of(plan)[0], *uids_of(plan)[2:]]
+
+
+@pytest.mark.fault("status")
+def test_a_retrieve_that_is_cut_short_at_its_end_names_what_failed(daemon, client, plan, series):
+    daemon.trust([trusted(free_port())])
+    daemon.faults.arm(Fault(kind=Kind.STATUS, step=Step.FINAL, status=0xA701))
+    report = client.move("SERIES", SeriesInstanceUID=series)
+    assert (report.status, report.completed, report.failed) == (0xA701, 0, 10)
+    assert list(report.failed_sop_instance_uids) == uids_of(plan)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, build_context, build_role, evt
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
@@ -235,6 +236,22 @@ def test_a_data_set_that_cannot_be_decoded_is_refused(daemon, client, cut):
         longer = content.replace(nested, nested[:4] + b"\x46\x00\x00\x00")
         assert send_bytes(assoc, ds.SOPClassUID, ds.SOPInstanceUID, longer) == 0xC000
     assert store(daemon, plan(2, **KNOWN))[0] == 0x0000
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_a_data_set_that_ends_in_the_head_of_an_element_is_refused(daemon, client, habit, explicit):
+    habit(implicit_only=not explicit)
+    ds = plan(**KNOWN, ApprovalStatus="APPROVED")
+    content = encode(ds, not explicit, True)
+    last = content.rindex(b"\x0e\x30\x02\x00")
+    offered = [build_context(ds.SOPClassUID, str(ExplicitVRLittleEndian if explicit else ImplicitVRLittleEndian))]
+    assoc = AE(ae_title="AIRFLOW").associate(*daemon.address, contexts=offered, ae_title=daemon.ae_title)
+    for left in range(1, 8):
+        assert send_bytes(assoc, ds.SOPClassUID, ds.SOPInstanceUID, content[: last + left]) == 0xC000, left
+    assert client.find("IMAGE", SOPInstanceUID=ds.SOPInstanceUID) == []
+    for whole in (content[:last], content):
+        assert send_bytes(assoc, ds.SOPClassUID, ds.SOPInstanceUID, whole) == 0x0000
+    assoc.release()
 
 
 def test_an_imported_class_can_be_had_by_c_get(daemon, habit):

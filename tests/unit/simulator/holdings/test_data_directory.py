@@ -11,9 +11,11 @@ from support.simulated import Client, peer_of, receiving, trusted
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
+from airflow_provider_varian.simulator.holdings.tree import Search
 
 
 def dataset(number, *, patient="P1", study="1.2.3", series="1.2.3.4", syntax=ExplicitVRLittleEndian):
@@ -127,3 +129,29 @@ def test_a_folder_that_cannot_be_served_is_refused(tmp_path):
     (tmp_path / "bad.dcm").write_bytes(b"\0" * 128 + b"DICM" + zlib.compress(io.BytesIO(b"x" * 100).getvalue()))
     with pytest.raises(ConfigurationError, match="no DICOM file"):
         DataDirectory(tmp_path)
+
+
+CUTS = [1, 4, 7, 8, 8 + 31]
+
+
+@pytest.mark.parametrize("left", CUTS)
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_a_file_that_was_cut_short_is_not_served(tmp_path, caplog, syntax, left):
+    """So many bytes are left of its last element, the pixels: of 8 or 12 in its head, and 32."""
+    write(tmp_path, "2.dcm", dataset(2))
+    content = write(tmp_path, "1.dcm", dataset(1, syntax=syntax)).read_bytes()
+    pixels = content.rindex(b"\xe0\x7f\x10\0")
+    (tmp_path / "1.dcm").write_bytes(content[: pixels + left])
+    (patient,) = DataDirectory(tmp_path).patients(Search(Level.PATIENT, Dataset()))
+    (series,) = [series for study in patient.children() for series in study.children()]
+    assert [instance.uid for instance in series.children()] == ["1.2.3.4.2"]
+    assert "1 files are cut short, and not served" in caplog.text
+    (tmp_path / "2.dcm").unlink()
+    with pytest.raises(ConfigurationError, match="no DICOM file"):
+        DataDirectory(tmp_path)
+
+
+def test_a_whole_copy_of_a_file_that_was_cut_short_is_served(tmp_path):
+    content = write(tmp_path, "2.dcm", dataset(1)).read_bytes()
+    (tmp_path / "1.dcm").write_bytes(content[:-1])
+    assert DataDirectory(tmp_path).sop_classes() == {uids.CT_IMAGE}

@@ -109,6 +109,16 @@ def test_a_folder_is_read_and_what_is_not_an_import_passed_over(clinic, tmp_path
     assert [chain[-1] for chain in found(served, Level.IMAGE, StudyInstanceUID="1.2.3")] == ["1.2.3.1.1"]
 
 
+@pytest.mark.parametrize("left", [1, 7, 8, 15])
+def test_a_file_in_the_folder_that_was_cut_short_is_not_served(clinic, tmp_path, caplog, left):
+    content = file_of(1, patient="NEW_1")
+    (tmp_path / "1.dcm").write_bytes(content[: content.rindex(b"\xe0\x7f\x10\0") + left])
+    (tmp_path / "2.dcm").write_bytes(file_of(2, patient="NEW_1"))
+    served = Imported(tmp_path).over(clinic)
+    assert [chain[-1] for chain in found(served, Level.IMAGE, StudyInstanceUID="1.2.3")] == ["1.2.3.1.2"]
+    assert "1 files of imports are cut short" in caplog.text
+
+
 def test_a_folder_that_cannot_be_had_is_a_matter_of_configuration(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="cannot hold what is imported"):

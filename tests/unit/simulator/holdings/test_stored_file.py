@@ -13,9 +13,10 @@ from pydicom.encaps import encapsulate
 from pydicom.filebase import DicomBytesIO
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
 
-from airflow_provider_varian.dimse.slices import FileRange, joined
+from airflow_provider_varian.dimse.slices import FileRange, joined, stamp
 from airflow_provider_varian.simulator.daemon import character_sets, encoding
 from airflow_provider_varian.simulator.holdings.stored_file import StoredFile
+from airflow_provider_varian.simulator.holdings.structure import CutShortFileError, check_whole
 
 MOMENT = datetime(2026, 11, 21, 8, 30, 0, 120000)
 IMPLICIT, EXPLICIT = str(ImplicitVRLittleEndian), str(ExplicitVRLittleEndian)
@@ -99,7 +100,7 @@ def test_a_file_of_which_nothing_changes_is_one_range(written):
     file = written(dataset(SpecificCharacterSet="ISO_IR 192"))
     size = file.path.stat().st_size
     (whole,) = encoding.from_file(file, IMPLICIT, character_set="ISO_IR 192", moment=None)
-    assert whole == FileRange(file.path, file.begin, size - file.begin)
+    assert whole == FileRange(file.path, file.begin, size - file.begin, stamp(file.path.stat()))
     assert dcmread(DicomBytesIO(joined([whole])), force=True) == dataset(SpecificCharacterSet="ISO_IR 192")
 
 
@@ -152,6 +153,17 @@ def test_a_file_that_was_changed_is_read_anew(written, change):
     assert encoding.from_file(file, IMPLICIT, character_set="ISO_IR 100", moment=None) is None
 
 
+@pytest.mark.parametrize("moment", [MOMENT, None])
+def test_a_file_that_is_replaced_behind_the_last_look_does_not_go_out(written, moment):
+    file = written(dataset())
+    slices = encoding.from_file(file, IMPLICIT, character_set="ISO_IR 100", moment=moment)
+    other = file.path.with_name("other")
+    other.write_bytes(file.path.read_bytes())
+    other.replace(file.path)
+    with pytest.raises(OSError, match="not the one"):
+        joined(slices)
+
+
 def test_encapsulated_pixels_are_passed_over(written):
     ds = dataset(PixelData=encapsulate([b"\xff\xd8 jpeg \xff\xd9", b"second"]))
     ds["PixelData"].is_undefined_length = True
@@ -168,23 +180,46 @@ def element(tag, value, length=None):
 
 SOP = element(0x00080016, b"1.20")
 ITEM_END, SEQUENCE_END = element(0xFFFEE00D, b""), element(0xFFFEE0DD, b"")
-BAD = {
+CUT_SHORT = {
     "ends in a head": SOP + b"\x10\0\x10",
     "longer than the file": SOP + element(0x00100010, b"ab", 200),
-    "out of order": element(0x00100010, b"ab") + SOP,
-    "twice": SOP + SOP,
-    "group length": element(0x00080000, b"\4\0\0\0") + SOP,
-    "item at top": SOP + element(0xFFFEE000, b""),
     "sequence without end": element(0x00081140, element(0xFFFEE000, SOP), 0xFFFFFFFF),
     "item without end": element(0x00081140, element(0xFFFEE000, SOP, 0xFFFFFFFF), 0xFFFFFFFF),
     "item too long": element(0x00081140, element(0xFFFEE000, SOP, 100)),
     "item longer than sequence": element(0x00081140, element(0xFFFEE000, b"", 12)) + SOP.replace(b"\x16", b"\x41"),
-    "something else in a sequence": element(0x00081140, SOP),
+    "ends of items in their sequences": element(0x00081140, element(0xFFFEE000, SOP + b"\x10\0", 14))
+    + element(0x00100010, b"ab"),
     "element longer than item": element(0x00081140, element(0xFFFEE000, element(0x00100010, b"", 50)) + b"x" * 50),
     "fragments without end": element(0x7FE00010, element(0xFFFEE000, b"ab"), 0xFFFFFFFF),
+    "fragment longer than the file": element(0x7FE00010, element(0xFFFEE000, b"ab", 200), 0xFFFFFFFF),
+    "behind what is irregular": element(0x00100010, b"abc") + SOP[:-2],
+}  # fmt: skip
+IRREGULAR = {
+    "out of order": element(0x00100010, b"ab") + SOP,
+    "twice": SOP + SOP,
+    "group length": element(0x00080000, b"\4\0\0\0") + SOP,
+    "item at top": SOP + element(0xFFFEE000, b""),
+    "something else in a sequence": element(0x00081140, SOP),
+    "something else among fragments": element(0x7FE00010, SOP, 0xFFFFFFFF),
     "nested too deeply": element(0x00081140, element(0xFFFEE000, b"", 0xFFFFFFFF), 0xFFFFFFFF) * 50
     + (ITEM_END + SEQUENCE_END) * 50,
+    "explicit VR": struct.pack("<HH2sH", 8, 0x16, b"UI", 4) + b"1.20",
 }  # fmt: skip
+PART = element(0x00081155, b"1.2")
+OURS = element(0x00090010, b"OURS") + element(0x00091001, b"abc")
+ODD = {
+    "value": SOP + element(0x00100010, b"abc"),
+    "value in an item": SOP + element(0x00081140, element(0xFFFEE000, PART)),
+    "value in an item without length": SOP + element(0x00081140, element(0xFFFEE000, PART + ITEM_END, 0xFFFFFFFF)),
+    "value of unknown VR": SOP + OURS,
+    "value of unknown VR in an item": SOP + element(0x00081140, element(0xFFFEE000, OURS)),
+    "pixels": SOP + element(0x7FE00010, b"abc"),
+}  # fmt: skip
+
+
+def values(ds):
+    found = [each for each in ds.iterall() if each.VR != "SQ" and each.keyword != "SpecificCharacterSet"]
+    return [(each.tag, each.value.rstrip(b"\0") if isinstance(each.value, bytes) else each.value) for each in found]
 
 
 def stored(tmp_path, body, syntax=IMPLICIT, meta=None):
@@ -195,15 +230,56 @@ def stored(tmp_path, body, syntax=IMPLICIT, meta=None):
     return StoredFile.look_through(path, syntax)
 
 
-@pytest.mark.parametrize("name", BAD)
-def test_an_unsound_structure_is_left_to_pydicom(tmp_path, name):
-    assert stored(tmp_path, BAD[name]) is None
+@pytest.mark.parametrize("name", CUT_SHORT)
+def test_a_file_whose_lengths_do_not_lead_to_its_end_is_no_file(tmp_path, name):
+    with pytest.raises(CutShortFileError):
+        stored(tmp_path, CUT_SHORT[name])
+    with pytest.raises(CutShortFileError):
+        check_whole((tmp_path / "made").read_bytes(), IMPLICIT)
+
+
+@pytest.mark.parametrize("name", IRREGULAR)
+def test_an_irregular_structure_is_left_to_pydicom(tmp_path, name):
+    assert stored(tmp_path, IRREGULAR[name]) is None
+    check_whole((tmp_path / "made").read_bytes(), IMPLICIT)
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT])
+def test_a_file_is_cut_short_wherever_it_ends_but_behind_an_element(tmp_path, written, syntax):
+    file = written(dataset(), syntax)
+    content = file.path.read_bytes()
+    behind = {file.begin + len(joined(encoding.from_data_set(dcmread(file.path)[:tag], UID(syntax))))
+              for tag in list(dcmread(file.path).keys())[1:]}  # fmt: skip
+    whole = set()
+    for end in range(file.begin + 1, len(content)):
+        try:
+            check_whole(content[:end], syntax)
+            whole.add(end)
+        except CutShortFileError:
+            pass
+    assert whole == behind
+
+
+@pytest.mark.parametrize("character_set", ["ISO_IR 192", "ISO_IR 100"])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_lengths_are_made_even_by_pydicom(tmp_path, name, character_set):
+    body = element(0x00080005, b"ISO_IR 192") + ODD[name]
+    assert stored(tmp_path, body) is None
+    sent = by_pydicom(tmp_path / "made", IMPLICIT, character_set, None)
+    assert stored(tmp_path, sent) is not None, "all lengths are even"
+    assert values(read(sent, IMPLICIT)) == values(read(body, IMPLICIT))
+
+
+def test_odd_fragments_are_left_to_pydicom(tmp_path):
+    fragments = element(0x7FE00010, element(0xFFFEE000, b"") + element(0xFFFEE000, b"abc") + SEQUENCE_END, 0xFFFFFFFF)
+    assert stored(tmp_path, SOP + fragments) is None
 
 
 def test_a_sound_structure_of_the_same_kind_is_not(tmp_path):
     sound = element(0x00081140, element(0xFFFEE000, SOP + ITEM_END, 0xFFFFFFFF) + SEQUENCE_END, 0xFFFFFFFF)
     assert stored(tmp_path, SOP + sound).plain
-    assert stored(tmp_path, b"") is None, "nothing is no data set"
+    with pytest.raises(CutShortFileError):
+        stored(tmp_path, b"")
 
 
 def test_what_only_looks_explicit_is_left_to_pydicom(tmp_path):

@@ -11,6 +11,7 @@ from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.simulator.facts import facts
 from airflow_provider_varian.simulator.holdings.synthetic import Clinic
 from airflow_provider_varian.simulator.holdings.tree import Search, walk
+from airflow_provider_varian.simulator.objects.machine import imager
 from airflow_provider_varian.simulator.objects.pixels import project
 
 
@@ -22,6 +23,17 @@ def fetch(clinic, uid):
 @pytest.fixture
 def winston_lutz(plans):
     return plans["QA", "WL_10MV"]
+
+
+def test_qa_images_come_from_the_imager_of_their_machine(clinic):
+    machines = set()
+    for fact in facts(clinic):
+        for day in fact.days[-1:]:
+            ds = fetch(clinic, fact.images(day)[0].sop_instance_uid)
+            said = imager(ds.RadiationMachineName)
+            assert {keyword: ds[keyword].value for keyword in said} == said
+            machines.add(said["DeviceSerialNumber"])
+    assert len(machines) == 2
 
 
 def test_a_megavoltage_image_looks_like_arias(clinic, winston_lutz):
