@@ -27,19 +27,27 @@ class Page:
     url: str
 
     def rest(self, method: str, path: str, body: Any = None) -> Any:
-        """Call the public REST API; fail when it refuses."""
+        """Call the public REST API; fail when it refuses.
+
+        On SQLite it answers 503 while another process has the database, and did nothing then: it is asked again.
+        """
         request = urllib.request.Request(
             f"{self.url}/api/v2/{path}",
             method=method,
             data=None if body is None else json.dumps(body).encode(),
             headers={"Content-Type": "application/json", "Authorization": f"Bearer {self._token()}"},
         )
-        try:
-            with urllib.request.urlopen(request, timeout=180) as answer:
-                content = answer.read()
-        except urllib.error.HTTPError as error:
-            raise AssertionError(f"{method} {path}: {error.code} {error.read().decode()[:2000]}") from error
-        return json.loads(content) if content else None
+        end = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=180) as answer:
+                    content = answer.read()
+                return json.loads(content) if content else None
+            except urllib.error.HTTPError as error:
+                said = error.read().decode()[:2000]
+                if error.code != 503 or "locked" not in said or time.monotonic() > end:
+                    raise AssertionError(f"{method} {path}: {error.code} {said}") from error
+            time.sleep(0.5)
 
     def _token(self) -> str:
         with urllib.request.urlopen(f"{self.url}/auth/token", timeout=60) as answer:
