@@ -157,15 +157,15 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="quiet_hours",
         label="Quiet hours (JSON)",
-        help="Not used yet: checked, and changes nothing. Weekly windows in which to leave the peer alone: "
-        '{"daily": ["03:50-04:30"], "sunday": ["00:00-01:45"]}.',
+        help="Weekly windows of the clinic's time in which to leave the peer alone: tasks wait until they are over. "
+        'Needs the time zone. {"daily": ["03:50-04:30"], "sunday": ["00:00-01:45"]}.',
         kind="object",
     ),
     ConnectionField(
         key="max_associations",
         label="Associations at once",
-        help="Not used yet: checked, and changes nothing. How many associations the peer is asked to hold for us at a "
-        "time; until then, give the tasks of this connection an Airflow pool.",
+        help="How many associations the peer is asked to hold at a time for this user of this machine; others wait. "
+        "An Airflow pool bounds several machines.",
         kind="integer",
         default=2,
         minimum=1,
@@ -174,7 +174,7 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="request_pause_seconds",
         label="Pause between requests (s)",
-        help="Seconds to wait between two requests to the peer.",
+        help="Seconds to wait between two requests of a task to the peer.",
         kind="number",
         default=0,
         minimum=0,
@@ -203,8 +203,7 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="allow_store",
         label="Allow storing to this peer",
-        help="Not used yet: nothing here sends objects. May objects be sent to it? The daemon imports what it gets, "
-        "often creating patients.",
+        help="May objects be sent to it? The daemon imports what it gets, often creating patients.",
         kind="boolean",
         default=False,
     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_varian import __version__
 from airflow_provider_varian.cli.output import Output, printable
 from airflow_provider_varian.cli.verb import ExitStatus, Verb
-from airflow_provider_varian.cli.verbs import echo, find, move, retrieve, simulate
+from airflow_provider_varian.cli.verbs import echo, find, move, report, retrieve, simulate, store
 from airflow_provider_varian.errors import (
     ConfigurationError,
     DicomError,
@@ -28,7 +28,15 @@ from airflow_provider_varian.errors import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-VERBS: Final[tuple[Verb, ...]] = (echo.VERB, find.VERB, retrieve.VERB, move.VERB, simulate.VERB)
+VERBS: Final[tuple[Verb, ...]] = (
+    echo.VERB,
+    find.VERB,
+    retrieve.VERB,
+    move.VERB,
+    store.VERB,
+    report.VERB,
+    simulate.VERB,
+)
 
 _EXIT_STATUS_OF_ERROR: Final[tuple[tuple[type[DicomError], ExitStatus], ...]] = (
     (ConfigurationError, ExitStatus.WRONG_USAGE),
@@ -38,6 +46,8 @@ _EXIT_STATUS_OF_ERROR: Final[tuple[tuple[type[DicomError], ExitStatus], ...]] = 
     (NotFoundError, ExitStatus.NOTHING_FOUND),
     (DicomError, ExitStatus.FAILED),
 )
+
+_SAY_WHAT_IS_WAITED_FOR: Final = ("airflow_provider_varian.dimse.turn", "airflow_provider_varian.dimse.quiet_hours")
 
 _EPILOG = """\
 exit status: 0 done, 1 failed, 2 wrong usage, 3 partial, short or limited, 4 nothing found
@@ -91,11 +101,16 @@ def _logging(*, verbose: bool) -> Iterator[None]:
     # Airflow, once imported for --conn, would say everything a second time.
     ours.handlers, ours.propagate = [handler], False
     ours.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    # Who looks on has to know what a verb waits for.
+    for name in _SAY_WHAT_IS_WAITED_FOR:
+        logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)
     try:
         yield
     finally:
         ours.handlers, ours.propagate = before[0], before[2]
         ours.setLevel(before[1])
+        for name in _SAY_WHAT_IS_WAITED_FOR:
+            logging.getLogger(name).setLevel(logging.NOTSET)
         theirs.setLevel(their_level)
 
 

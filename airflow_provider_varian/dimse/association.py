@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pynetdicom import AE, evt
+from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
@@ -24,8 +24,9 @@ from airflow_provider_varian.dimse import parked, reasons, socket_manners
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.contexts import MAXIMUM_CONTEXTS
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.dimse.quiet import silence
+from airflow_provider_varian.dimse.quiet import QuietAE, silence
 from airflow_provider_varian.dimse.tls import client_context
+from airflow_provider_varian.dimse.turn import TASK, Patience, note_request, turn
 from airflow_provider_varian.errors import (
     AssociationAbortedError,
     CancelledError,
@@ -120,6 +121,7 @@ class PeerAssociation:
             yield self._last_message_id
         finally:
             self._running = None
+            note_request(self.peer)
             parked.hand_back(self.assoc)
 
     def cancel_request(self) -> None:
@@ -148,6 +150,11 @@ class PeerAssociation:
         """When the peer last sent something whole, as ``time.monotonic()``: a part of a message counts."""
         return self._trace.heard
 
+    @property
+    def was_ended_by_peer(self) -> bool:
+        """Whether the peer was seen to end it: it aborted, released or hung up before we did."""
+        return bool(self._trace.endings)
+
     def note_ending(self, words: str) -> None:
         """Remember how the association ended, for :meth:`lost`."""
         self._trace.endings.append(words)
@@ -173,16 +180,23 @@ def associate(
     step: str,
     cancellation: Cancellation | None = None,
     extra_handlers: Sequence[Handler] = (),
+    patience: Patience = TASK,
+    on_wait: Callable[[float], None] | None = None,
 ) -> Iterator[PeerAssociation]:
     """Open an association for the length of a ``with`` block; it is always released or aborted.
 
-    Aborted when the block is cancelled or raises something that is not a :class:`DicomError`.
+    Aborted when the block is cancelled or raises something that is not a :class:`DicomError`. Before, it is waited
+    for the end of the peer's quiet hours and for an association of its budget; see :mod:`.turn`. So a block must not
+    open another association with the same peer.
 
     :param peer: whom to call.
     :param contexts: presentation contexts to propose, see :mod:`.contexts`.
     :param step: what it is for, e.g. ``"C-FIND"``: errors say it.
     :param cancellation: ends the association from outside.
     :param extra_handlers: further event handlers of pynetdicom.
+    :param patience: how long to wait until the peer may be called.
+    :param on_wait: called with the seconds that were waited until then.
+    :raises AssociationBudgetError: all associations that the peer is to hold for us are in use.
     :raises PeerUnreachableError: host not found, connection refused or timed out, TLS handshake failed.
     :raises TransientRejectionError: rejected for now (semantics 24).
     :raises PermanentRejectionError: rejected, e.g. because the calling AE title is not a trusted entity.
@@ -193,23 +207,24 @@ def associate(
     """
     cancellation = cancellation or Cancellation()
     cancellation.raise_if_cancelled()
-    attempt = _Attempt(peer, step, cancellation)
-    with cancellation.attach(attempt):
-        assoc = attempt.request(contexts, extra_handlers)
-    association = PeerAssociation(peer, assoc, cancellation, _negotiated(assoc), _trace=attempt.trace)
-    try:
-        with cancellation.attach(association):
-            _check_user_identity(association, step)
-            yield association
-    except BaseException as error:
-        # A daemon should not have to log an abort because, say, a plan was not found.
-        _abort(assoc) if _spoils(error) else parked.release(assoc, _RELEASE_SECONDS)
-        raise
-    else:
-        parked.release(assoc, _RELEASE_SECONDS)
-    finally:
-        parked.close_socket(assoc)
-        association._ended.set()
+    with turn(peer, step=step, cancellation=cancellation, patience=patience, on_wait=on_wait):
+        attempt = _Attempt(peer, step, cancellation)
+        with cancellation.attach(attempt):
+            assoc = attempt.request(contexts, extra_handlers)
+        association = PeerAssociation(peer, assoc, cancellation, _negotiated(assoc), _trace=attempt.trace)
+        try:
+            with cancellation.attach(association):
+                _check_user_identity(association, step)
+                yield association
+        except BaseException as error:
+            # A daemon should not have to log an abort because, say, a plan was not found.
+            _abort(assoc) if _spoils(error) else parked.release(assoc, _RELEASE_SECONDS)
+            raise
+        else:
+            parked.release(assoc, _RELEASE_SECONDS)
+        finally:
+            parked.close_socket(assoc)
+            association._ended.set()
 
 
 class _Attempt:
@@ -233,7 +248,7 @@ class _Attempt:
             raise ConfigurationError(
                 f"{len(contexts)} presentation contexts cannot be proposed, only {MAXIMUM_CONTEXTS}", step=self._step
             )
-        ae = AE(ae_title=peer.calling_ae_title)
+        ae = QuietAE(ae_title=peer.calling_ae_title)
         ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
         ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
         ae.connection_timeout = peer.connect_timeout

@@ -19,19 +19,23 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.echo import EchoResult, echo
 from airflow_provider_varian.dimse.find import iter_matches
 from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.dimse.turn import TASK, Patience, pause_between
 
 
-def ensure_available(peer: Peer, *, cancellation: Cancellation | None = None) -> EchoResult:
+def ensure_available(peer: Peer, *, cancellation: Cancellation | None = None, patience: Patience = TASK) -> EchoResult:
     """Ask for one study that exists nowhere, on one association; return what the C-ECHO before it told.
 
     :param peer: whom to ask.
     :param cancellation: ends it from outside.
+    :param patience: how long to wait until the peer may be called.
     :raises DicomError: when the peer cannot be reached, does not answer, or its database does not.
     """
     model = uids.PATIENT_ROOT_FIND if peer.information_model == "patient_root" else uids.STUDY_ROOT_FIND
     proposed = [*contexts.verification(), *contexts.find(model)]
-    with associate(peer, proposed, step="C-FIND", cancellation=cancellation) as association:
+    with associate(peer, proposed, step="C-FIND", cancellation=cancellation, patience=patience) as association:
         answer = echo(association)
+        if patience.waits:
+            pause_between(peer, association.cancellation)
         ask_for_nothing(association, model)
         return answer
 

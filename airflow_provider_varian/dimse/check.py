@@ -1,6 +1,7 @@
 """The quick checks behind the Test button: which step of talking to a peer fails, and what to change.
 
-Everything is bounded: a minute at the worst, one association, one C-ECHO, one C-FIND that finds nothing.
+Everything is bounded: a minute at the worst, one association, one C-ECHO, one C-FIND that finds nothing. Quiet hours
+are not waited for, since somebody looks on: the report says that they last.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import contexts, reasons
+from airflow_provider_varian.dimse import contexts, quiet_hours, reasons
 from airflow_provider_varian.dimse.association import PeerAssociation, associate
 from airflow_provider_varian.dimse.available import ask_for_nothing
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.echo import echo
 from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.dimse.turn import BY_HAND
 from airflow_provider_varian.errors import ContextRejectedError, DicomError
 
 _SECONDS_PER_STEP: Final = 15.0
@@ -42,10 +44,16 @@ class CheckStep:
 
 @dataclass(slots=True)
 class CheckReport:
-    """The steps up to the first that failed."""
+    """The steps up to the first that failed.
+
+    :param peer: who was checked, as messages name it.
+    :param steps: in the order in which they were tried.
+    :param notes: sentences about what else to know.
+    """
 
     peer: str
     steps: list[CheckStep] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -57,8 +65,10 @@ class CheckReport:
         """One or two sentences for a person: the failed step, or what works."""
         failed = next((step for step in self.steps if not step.ok), None)
         if failed is not None:
-            return f"{self.peer}: {failed.name} failed: {failed.message}"
-        return f"{self.peer} works: " + "; ".join(step.message for step in self.steps)
+            said = f"{self.peer}: {failed.name} failed: {failed.message}"
+        else:
+            said = f"{self.peer} works: " + "; ".join(step.message for step in self.steps)
+        return ". ".join([said, *self.notes])
 
 
 def check(peer: Peer, *, cancellation: Cancellation | None = None) -> CheckReport:
@@ -69,6 +79,7 @@ def check(peer: Peer, *, cancellation: Cancellation | None = None) -> CheckRepor
     :param peer: whom to check; its time-outs count up to 15 s each.
     :param cancellation: ends the check from outside.
     :raises CancelledError: cancelled.
+    :raises ConfigurationError: the peer has quiet hours and no time zone.
     """
     cancellation = cancellation or Cancellation()
     short = replace(
@@ -79,6 +90,8 @@ def check(peer: Peer, *, cancellation: Cancellation | None = None) -> CheckRepor
         },
     )
     report = CheckReport(peer.name)
+    if (until := quiet_hours.quiet_until(peer)) is not None:
+        report.notes.append(quiet_hours.note_of(until))
     if _transport(report, short):
         _dicom(report, short, cancellation)
     cancellation.raise_if_cancelled()
@@ -114,7 +127,7 @@ def _dicom(report: CheckReport, peer: Peer, cancellation: Cancellation) -> None:
     for find_uid, move_uid, get_uid in _MODELS.values():
         proposed += [*contexts.find(find_uid), *contexts.move(move_uid), *contexts.find(get_uid)]
     try:
-        with associate(peer, proposed, step="association", cancellation=cancellation) as association:
+        with associate(peer, proposed, step="association", cancellation=cancellation, patience=BY_HAND) as association:
             _run(report, "association", lambda: _describe(association))
             models = _models(peer, association)
             if _run(report, "services", lambda: _services(peer, association, models)) and _run(

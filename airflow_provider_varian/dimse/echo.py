@@ -16,6 +16,7 @@ from airflow_provider_varian.dimse.association import Negotiated, PeerAssociatio
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.dimse.turn import TASK, Patience
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,13 @@ def echo(association: PeerAssociation) -> EchoResult:
     return EchoResult(time.monotonic() - start, association.negotiated)
 
 
-def echo_peer(peer: Peer, *, cancellation: Cancellation | None = None) -> EchoResult:
-    """Open an association, send a C-ECHO, release."""
-    with associate(peer, contexts.verification(), step="C-ECHO", cancellation=cancellation) as association:
+def echo_peer(peer: Peer, *, cancellation: Cancellation | None = None, patience: Patience = TASK) -> EchoResult:
+    """Open an association, send a C-ECHO, release.
+
+    :param peer: whom to ask.
+    :param cancellation: ends it from outside.
+    :param patience: how long to wait until the peer may be called.
+    """
+    opened = associate(peer, contexts.verification(), step="C-ECHO", cancellation=cancellation, patience=patience)
+    with opened as association:
         return echo(association)

@@ -7,12 +7,44 @@ The level of the ``pynetdicom`` logger is left to whoever configures logging.
 
 from __future__ import annotations
 
+import logging
+import threading
+from typing import Final
+
 import pydicom.config
-from pynetdicom import _config
+from pynetdicom import AE, _config
+
+log = logging.getLogger(__name__)
+
+
+class QuietAE(AE):
+    """An application entity of ours: why it reaches no peer is told by a typed error, and by nobody before that."""
+
+
+class _NotOfOurs(logging.Filter):
+    """Keeps pynetdicom from logging errors about connections that we could not open; others' pass.
+
+    A filter of the logger itself holds whoever configures logging, and at whatever level.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the record is logged; called in the thread that opens the connection."""
+        association = getattr(threading.current_thread(), "assoc", None)
+        if record.funcName != "connect" or not isinstance(getattr(association, "ae", None), QuietAE):
+            return True
+        log.debug("pynetdicom: %s", record.getMessage())
+        return False
+
+
+_NOT_OF_OURS: Final = _NotOfOurs()
 
 
 def silence() -> None:
-    """Switch off identifiers in pynetdicom's logs and values in pydicom's warnings. May be repeated."""
+    """Switch off identifiers in pynetdicom's logs and values in pydicom's warnings. May be repeated.
+
+    Also what pynetdicom logs when a :class:`QuietAE` cannot connect, which our own error tells with what to change.
+    """
+    logging.getLogger("pynetdicom.transport").addFilter(_NOT_OF_OURS)
     _config.LOG_REQUEST_IDENTIFIERS = False
     _config.LOG_RESPONSE_IDENTIFIERS = False
     # The standard handlers format each PDU and message, with file names and AE titles, at DEBUG; they

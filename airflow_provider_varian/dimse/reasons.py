@@ -148,8 +148,8 @@ def _rejection_hint(peer: Peer, source: int, reason: int) -> str:
         )
     if source == 3:
         return (
-            "The peer is busy or has too many associations: try again later, or give the tasks that talk to it an "
-            "Airflow pool with fewer slots"
+            "The peer is busy or has too many associations: try again later, lower max_associations of the connection, "
+            "or give the tasks that talk to it an Airflow pool with fewer slots"
         )
     if (source, reason) in ((1, 2), (2, 2)):
         return "Check that host and port are those of a DICOM service"

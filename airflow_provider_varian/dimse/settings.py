@@ -14,10 +14,11 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_varian.connection_fields import FIELDS_BY_KEY, ConnectionField
+from airflow_provider_varian.dimse import quiet_hours
 from airflow_provider_varian.errors import ConfigurationError
 
 _AE_TITLE_KEYS: Final = frozenset({"called_ae_title", "calling_ae_title", "move_destination"})
-_DAYS: Final = ("daily", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_DAYS: Final = (quiet_hours.EVERY_DAY, *quiet_hours.WEEKDAYS)
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|24:00)")
 _PEM_KEYS: Final = frozenset({"tls_ca_certificate", "tls_certificate", "tls_private_key"})
 _PEM_BLOCK: Final = re.compile(r"(-----BEGIN ([A-Z0-9 ]+)-----)([A-Za-z0-9+/=\s]+)(-----END \2-----)\s*")
@@ -48,7 +49,14 @@ def read_fields(extra: Mapping[str, Any]) -> dict[str, Any]:
                 step="connection",
                 hint=f"Did you mean {near[0]!r}?" if near else f"Known fields: {', '.join(FIELDS_BY_KEY)}",
             )
-    return {key: _read_field(field, extra.get(key)) for key, field in FIELDS_BY_KEY.items()}
+    values = {key: _read_field(field, extra.get(key)) for key, field in FIELDS_BY_KEY.items()}
+    if values["quiet_hours"] and not values["timezone"]:
+        raise wrong(
+            FIELDS_BY_KEY["timezone"],
+            "is missing, although quiet_hours is set",
+            "Type the zone of the clinic, in whose time quiet hours are meant, e.g. Europe/Zurich",
+        )
+    return values
 
 
 def read_host(host: str | None) -> str:
@@ -228,4 +236,6 @@ def _quiet_hours(field: ConnectionField, value: Mapping[str, Any]) -> Mapping[st
         for window in windows:
             if not isinstance(window, str) or not _HOURS.fullmatch(window) or window[:5] == window[6:]:
                 raise wrong(field, f"has the window {window!r} for {day}", hint)
+    if quiet_hours.covers_week(value):
+        raise wrong(field, "leaves no time of the week", hint)
     return {day: tuple(windows) for day, windows in value.items()}

@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
-from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.find import FindMatch, iter_matches
+from airflow_provider_varian.dimse.lasting import LastingAssociation
 from airflow_provider_varian.errors import CroppedAnswerError, PeerFailureError, QueryError
 from airflow_provider_varian.query.level import UNIQUE_KEYS, Level
 from airflow_provider_varian.query.model import REQUIRED_KEYS, InformationModel, model_for
@@ -53,13 +53,13 @@ def unique_value(dataset: Dataset, level: Level) -> str:
 
 
 class Asker:
-    """Puts queries to a peer over one association.
+    """Puts queries to a peer over one association, or over several with the peer's quiet hours between them.
 
     :param association: an open association with contexts for C-FIND.
     :param profile: the peer's habits.
     """
 
-    def __init__(self, association: PeerAssociation, profile: Profile) -> None:
+    def __init__(self, association: LastingAssociation, profile: Profile) -> None:
         self.association = association
         self.peer = association.peer
         self.profile = profile
@@ -69,7 +69,6 @@ class Asker:
         self.warnings: list[str] = []
         #: Whether a pattern found what the exact Patient ID did not.
         self.found_by_pattern = False
-        self._requests = 0
         self._counts: dict[int, Query] = {}
 
     def model_of(self, query: Query) -> InformationModel:
@@ -165,15 +164,13 @@ class Asker:
                     yield match.identifier
 
     def _sent(self, query: Query, model: InformationModel, unsent: frozenset[str]) -> Iterator[FindMatch]:
-        """Send one request and count its matches."""
-        if self._requests:
-            self.association.cancellation.pause(self.peer.request_pause_seconds)
-        self._requests += 1
+        """Send one request, when the peer may be asked, and count its matches."""
+        association = self.association.next()
         log.info("C-FIND to %s: %s", self.peer.name, query.keyword_summary())
         identifier = query.identifier(unsent=unsent | self.profile.unreliable_matching_keys)
         count = 0
         try:
-            with ending(iter_matches(self.association, model.find_uid, identifier)) as matches:
+            with ending(iter_matches(association, model.find_uid, identifier)) as matches:
                 for match in matches:
                     count += 1
                     yield match

@@ -7,7 +7,7 @@ of its own. How the peer is asked is the business of :mod:`.asking`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -15,8 +15,9 @@ from typing import Any, Literal, Self
 from pydicom.dataset import Dataset
 
 from airflow_provider_varian.dimse import contexts
-from airflow_provider_varian.dimse.association import Negotiated, associate
+from airflow_provider_varian.dimse.association import Negotiated
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.lasting import LastingAssociation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import CancelledError, PermanentDicomError, QueryError, UndecidedMatchError
 from airflow_provider_varian.query.answers import to_answer
@@ -65,18 +66,29 @@ class _Row:
 class FindSession:
     """Queries over one association, one at a time; a context manager.
 
+    When quiet hours of the peer begin, the next query, or the next request of a long one, waits until they are over:
+    the association is released meanwhile.
+
     :param peer: whom to ask.
     :param profile: its habits, see :func:`airflow_provider_varian.aria.profile.profile_for`.
     :param cancellation: stops it from outside.
+    :param on_wait: called with the seconds that were waited before an association was opened.
 
     Entering raises what :func:`~airflow_provider_varian.dimse.association.associate` raises.
     """
 
-    def __init__(self, peer: Peer, *, profile: Profile, cancellation: Cancellation | None = None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        profile: Profile,
+        cancellation: Cancellation | None = None,
+        on_wait: Callable[[float], None] | None = None,
+    ) -> None:
         self.peer = peer
         self.profile = profile
         proposed = [cx for model in InformationModel for cx in contexts.find(model.find_uid)]
-        self._association = associate(peer, proposed, step=STEP, cancellation=cancellation)
+        self._association = LastingAssociation(peer, proposed, step=STEP, cancellation=cancellation, on_wait=on_wait)
         self._open: Asker | None = None
 
     def __enter__(self) -> Self:
@@ -103,7 +115,7 @@ class FindSession:
     @property
     def negotiated(self) -> Negotiated:
         """What the peer said when it accepted the association."""
-        return self._asker.association.negotiated
+        return self._asker.association.current.negotiated
 
     def find(self, query: Query, *, limit: int | None = None, undecided: OnUndecided = "error") -> FindResult:
         """Ask and return all matches.

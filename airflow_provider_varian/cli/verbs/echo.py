@@ -25,11 +25,15 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
+    from airflow_provider_varian.dimse import quiet_hours
     from airflow_provider_varian.dimse.echo import echo_peer
+    from airflow_provider_varian.dimse.turn import BY_HAND
 
     peer = peer_from_arguments(arguments)
+    if (until := quiet_hours.quiet_until(peer)) is not None:
+        output.note(f"note: {quiet_hours.note_of(until)}.")
     with interruptible() as cancellation:
-        echo = echo_peer(peer, cancellation=cancellation)
+        echo = echo_peer(peer, cancellation=cancellation, patience=BY_HAND)
     answer = {
         "peer": peer.name,
         "calling_ae_title": peer.calling_ae_title,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
 from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
-from pynetdicom import evt
+from pynetdicom import AE, evt
 from support.raw_peer import raw_peer
 
 from airflow_provider_varian import uids
@@ -17,6 +19,7 @@ from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.echo import echo, echo_peer
 from airflow_provider_varian.dimse.peer import UserIdentity
+from airflow_provider_varian.dimse.quiet import QuietAE, silence
 from airflow_provider_varian.errors import (
     AssociationAbortedError,
     CancelledError,
@@ -108,6 +111,31 @@ def test_refused_connection_names_the_port(peer_at):
         port = bound.getsockname()[1]
         with pytest.raises(PeerUnreachableError, match=f"refused: nothing listens on port {port}"):
             echo_peer(peer_at(port))
+
+
+def test_a_peer_that_cannot_be_reached_is_told_by_us_alone(peer_at, caplog):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with pytest.raises(PeerUnreachableError):
+            echo_peer(peer_at(bound.getsockname()[1]))
+        theirs = [record for record in caplog.records if record.name.startswith("pynetdicom")]
+        assert [record.getMessage() for record in theirs if record.levelno >= logging.WARNING] == []
+
+
+def test_what_others_in_the_process_cannot_reach_is_still_logged(caplog):
+    silence()
+
+    def connect():
+        logging.getLogger("pynetdicom.transport").error("nothing there")
+
+    for ae in (AE(), QuietAE()):
+        # pynetdicom opens a connection in a thread that knows its association.
+        thread = threading.Thread(target=connect)
+        thread.assoc = SimpleNamespace(ae=ae)
+        thread.start()
+        thread.join()
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.getMessage() for record in errors] == ["nothing there"]
 
 
 def test_connection_that_times_out_is_told_as_such(peer_at):

@@ -106,6 +106,9 @@ def test_ae_titles_that_cannot_be(key, title):
         ({"profile_overrides": "[1]"}, "JSON object"),
         ({"timezone": "Europe/Nowhere"}, "IANA time zone"),
         ({"timezone": "../../etc/passwd"}, "IANA time zone"),
+        ({"quiet_hours": {"sunday": ["00:00-01:45"]}}, r"\(timezone\) is missing, although quiet_hours is set"),
+        ({"quiet_hours": {"daily": ["00:00-24:00"]}, "timezone": "UTC"}, "leaves no time of the week"),
+        ({"quiet_hours": {"daily": ["22:00-12:00", "12:00-22:00"]}, "timezone": "UTC"}, "leaves no time of the week"),
         ({"quiet_hours": {"someday": []}}, "sunday"),
         ({"quiet_hours": {"sunday": "00:00-01:45"}}, "list of windows"),
         ({"quiet_hours": {"sunday": ["0:00-1:45"]}}, "window '0:00-1:45'"),
@@ -143,7 +146,7 @@ def test_a_missing_called_title_is_named():
 
 def test_quiet_hours_are_kept():
     hours = {"daily": ["03:50-04:30"], "sunday": ["00:00-01:45", "23:30-24:00"]}
-    assert peer_with(quiet_hours=hours).quiet_hours == {
+    assert peer_with(quiet_hours=hours, timezone="Europe/Zurich").quiet_hours == {
         "daily": ("03:50-04:30",),
         "sunday": ("00:00-01:45", "23:30-24:00"),
     }

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import pytest
+from support.quiet import AFTER, BEFORE, QUIET, WITHIN, Clock
 from support.scripted_peer import PENDING, dataset
 
 from airflow_provider_varian.aria.profile import GENERIC
 from airflow_provider_varian.errors import QueryError, UndecidedMatchError
-from airflow_provider_varian.query.find import find
+from airflow_provider_varian.query.find import FindSession, find
 from airflow_provider_varian.query.query import Query
 
 
@@ -144,3 +145,36 @@ def test_a_limit_ends_a_walk(hierarchical):
     assert len(result.answers) == 1
     assert result.limited
     assert [request.level for request in hierarchical.requests] == ["STUDY", "SERIES", "IMAGE"]
+
+
+# ------------------------------------------------------------------------------------------- the peer's time
+
+
+def test_a_walk_needs_one_association_of_the_peers_budget(hierarchical):
+    peer = hierarchical.peer(max_associations=1)
+    result = find(peer, Query.build("IMAGE", {"PatientID": "QA", "Modality": "RTIMAGE"}), profile=GENERIC)
+    assert result.answers
+    assert hierarchical.associations == 1
+
+
+def test_a_walk_that_meets_quiet_hours_goes_on_after_them(hierarchical, monkeypatch):
+    query = Query.build("IMAGE", {"PatientID": "QA", "Modality": "RTIMAGE"})
+    whole = find(hierarchical.peer(), query, profile=GENERIC)
+    before, hierarchical.associations = len(hierarchical.requests), 0
+    clock = Clock(monkeypatch, BEFORE)
+    asked, serve = [], hierarchical.script
+
+    def script(request):
+        asked.append(clock.now)
+        if len(asked) == 2:
+            clock.now = WITHIN
+            clock.over_after(6)
+        yield from serve(request)
+
+    hierarchical.script = script
+    with FindSession(hierarchical.peer(**QUIET), profile=GENERIC) as session:
+        assert session.find(query).answers == whole.answers
+        assert session.negotiated.accepted
+    assert asked[:3] == [BEFORE, BEFORE, AFTER]
+    assert len(asked) == before
+    assert hierarchical.associations == 2
