@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
@@ -15,13 +15,13 @@ from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.machines import read_machine
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
 from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, without_days
-from airflow_provider_varian.operators.retrieve import OnPartial, check_choice, is_lasting
+from airflow_provider_varian.operators.retrieve import OnPartial, check_choice, check_held, is_lasting
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
 
     from airflow_provider_varian.aria.machines import Machine
-    from airflow_provider_varian.operators.qa_images import QAResult
+    from airflow_provider_varian.operators.qa_result import QAResult
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,16 @@ class AriaQAImagesOperator(DicomOperator):
     :param layout: where an image is filed below it (templated).
     :param on_partial: ``fail`` (and retry) or ``accept`` the outcomes ``partial`` and ``short``.
     :param port_wait_seconds: how long to wait for a receiver port that another task uses.
+    :param verify: ``path``: an image at its final path is held; ``hash``: and has the manifest's SHA-256; None:
+        ``hash`` in a retry of a try that did not finish, else ``path``.
+    :param refresh: of the plan alone, which is fetched when each of its beams is expected: a held one is fetched again
+        ``if_changed``, ``always`` or ``never``. Images are never fetched again.
+    :param recheck_rounds: the images are listed again after the transfer, and new ones are retrieved and count too,
+        until nothing is new or so many times (None: 3; 0: not at all).
+    :param stable_counts: equal lists of images in a row that make a list stable; None: as the connection's profile
+        says, also for the next two.
+    :param stable_interval_seconds: seconds between two of them.
+    :param settle_seconds: seconds of quiet after which late objects are given up.
     """
 
     template_fields: Sequence[str] = (
@@ -83,6 +93,12 @@ class AriaQAImagesOperator(DicomOperator):
         layout: str = QA_LAYOUT,
         on_partial: OnPartial = "fail",
         port_wait_seconds: float | None = None,
+        verify: Literal["path", "hash"] | None = None,
+        refresh: Literal["if_changed", "never", "always"] = "if_changed",
+        recheck_rounds: int | None = None,
+        stable_counts: int | None = None,
+        stable_interval_seconds: float | None = None,
+        settle_seconds: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(dicom_conn_id=dicom_conn_id or "", **kwargs)
@@ -96,12 +112,19 @@ class AriaQAImagesOperator(DicomOperator):
         self.layout = layout
         self.on_partial = on_partial
         self.port_wait_seconds = port_wait_seconds
+        self.verify = verify
+        self.refresh = refresh
+        self.recheck_rounds = recheck_rounds
+        self.stable_counts = stable_counts
+        self.stable_interval_seconds = stable_interval_seconds
+        self.settle_seconds = settle_seconds
 
     def run_dicom(self, context: Context) -> dict[str, Any]:
         """Find, retrieve, judge; tell what became of it; decide."""
-        from airflow_provider_varian.operators.qa_images import qa_images_of
+        from airflow_provider_varian.operators.qa_images import QARetrieving, qa_images_of
 
         check_choice("on_partial", self.on_partial, ("fail", "accept"))
+        check_held(self.verify, self.refresh)
         machine = self._machine()
         # What map_index_template="{{ machine_name }}" shows instead of a number.
         context["machine_name"] = machine.name  # type: ignore[typeddict-unknown-key]
@@ -118,7 +141,15 @@ class AriaQAImagesOperator(DicomOperator):
                 lookback_days=machine.lookback_days if self.lookback_days is None else self.lookback_days,
                 root=root,
                 layout=self.layout,
-                port_wait_seconds=self.port_wait_seconds,
+                retrieving=QARetrieving(
+                    port_wait_seconds=self.port_wait_seconds,
+                    verify=self.verify,
+                    refresh=self.refresh,
+                    recheck_rounds=self.recheck_rounds,
+                    stable_counts=self.stable_counts,
+                    stable_interval_seconds=self.stable_interval_seconds,
+                    settle_seconds=self.settle_seconds,
+                ),
                 on_change=pusher,
                 cancellation=self.cancellation,
             )

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import date
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.errors import DicomError, IncompleteRetrievalError
 from airflow_provider_varian.hooks.settings import below
 from airflow_provider_varian.operators.identity import retrieval_id
+from airflow_provider_varian.operators.qa_result import QADay, QAResult
 from airflow_provider_varian.operators.run_window import run_window_of
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
-    from airflow_provider_varian.aria.expectation import Judgement
     from airflow_provider_varian.aria.machines import Machine
     from airflow_provider_varian.aria.plans import PlanRef
     from airflow_provider_varian.aria.qa_images import QAImage, Selection
     from airflow_provider_varian.dimse.cancellation import Cancellation
     from airflow_provider_varian.hooks.dicom import DicomHook
+    from airflow_provider_varian.retrieval.held import Verify
     from airflow_provider_varian.retrieval.ledger import Entry
-    from airflow_provider_varian.retrieval.request import Expected
+    from airflow_provider_varian.retrieval.request import Expected, Relist
     from airflow_provider_varian.retrieval.retrieve import OnChange, RetrievalResult
+    from airflow_provider_varian.retrieval.versions import Refresh
 
 log = logging.getLogger(__name__)
 
@@ -35,79 +37,20 @@ PLAN_LAYOUT: Final = "{SOPInstanceUID}.{RTPlanDate}.{RTPlanTime}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class QADay:
-    """One day of a machine.
+class QARetrieving:
+    """How a machine's images, and the plan when its beams count, are retrieved.
 
-    :param judgement: what was expected, found and received.
-    :param expected: are images expected on that day?
-    :param size: bytes of the images received.
+    The fields are arguments of :meth:`.hooks.dicom.DicomHook.retrieve`. ``stable_counts`` and
+    ``stable_interval_seconds`` hold for the lists of images too.
     """
 
-    judgement: Judgement
-    expected: bool
-    size: int
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
-        return {
-            "day": self.judgement.day.isoformat(),
-            "expected": self.expected,
-            "images": self.judgement.received,
-            "found": self.judgement.found,
-            "wanted": self.judgement.wanted,
-            "missing_beams": list(self.judgement.missing_beams),
-            "bytes": self.size,
-            "outcome": str(self.judgement.state),
-            "message": self.judgement.message,
-        }
-
-    def log_line(self, *, own: bool) -> tuple[int, str, str, str]:
-        """Return level, format and arguments of the line that a log gets."""
-        fine = self.judgement.state in ("complete", "not_expected")
-        return (
-            logging.INFO if fine else logging.WARNING,
-            "%s%s",
-            "" if own else "look-back: ",
-            self.judgement.message,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QAResult:
-    """What became of a machine's run.
-
-    :param run_day: the day that sets the task's state.
-    :param days: all days that were judged, the run's own among them.
-    :param manifest_uri: where the manifest is.
-    :param counts: the ledger's numbers by word.
-    :param warnings: what else to know, without identifiers: e.g. that the peer may have cropped its answer, or that
-        its list did not stand still.
-    :param error: what went wrong on the way of the images, if anything did.
-    """
-
-    run_day: date
-    days: tuple[QADay, ...]
-    manifest_uri: str
-    counts: dict[str, int]
-    warnings: tuple[str, ...] = ()
-    error: DicomError | None = None
-
-    @property
-    def own(self) -> QADay:
-        """The run's own day."""
-        return next(day for day in self.days if day.judgement.day == self.run_day)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values, free of identifiers."""
-        return {
-            "run_day": self.run_day.isoformat(),
-            "outcome": str(self.own.judgement.state),
-            "message": self.own.judgement.message,
-            "manifest": self.manifest_uri,
-            "days": [day.to_json() for day in self.days],
-            "counts": self.counts,
-            "warnings": list(self.warnings),
-        }
+    port_wait_seconds: float | None = None
+    verify: Verify | None = None
+    refresh: Refresh = "if_changed"
+    recheck_rounds: int | None = None
+    stable_counts: int | None = None
+    stable_interval_seconds: float | None = None
+    settle_seconds: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +75,7 @@ def qa_images_of(
     lookback_days: int,
     root: ObjectStoragePath,
     layout: str,
-    port_wait_seconds: float | None,
+    retrieving: QARetrieving,
     on_change: OnChange,
     cancellation: Cancellation,
 ) -> QAResult:
@@ -146,7 +89,7 @@ def qa_images_of(
     :param lookback_days: days before the interval that are listed and judged again.
     :param root: the destination.
     :param layout: where an image is filed below it.
-    :param port_wait_seconds: how long to wait for a receiver port in use.
+    :param retrieving: how images and plan are retrieved.
     :param on_change: called with the manifest of the images each time that it was written.
     :param cancellation: stops it from outside.
     :raises DicomError: when plan or images cannot be found or retrieved at all.
@@ -161,20 +104,30 @@ def qa_images_of(
     log.info("Listing %s to %s; %s sets the state", run.days[0], run.days[-1], run.run_day)
     with hook.find_session(cancellation=cancellation) as session:
         plan, about_plans = find_plan(session, machine.patient_id, machine.plan_label, machine.course)
-        found, about_images = find_qa_images(
-            session,
-            plan,
-            run.window,
+        listed = partial(
+            find_qa_images,
+            plan=plan,
+            window=run.window,
             images=machine.images,
             kv=machine.kv,
             zone=zone,
+            stable_counts=retrieving.stable_counts,
+            stable_interval_seconds=retrieving.stable_interval_seconds,
             cancellation=cancellation,
         )
-    retriever = _Retriever(context, hook, root, port_wait_seconds, cancellation)
+        found, about_images = listed(session)
+
+    def find_again() -> list[QAImage]:
+        with hook.find_session(cancellation=cancellation) as session:
+            return listed(session)[0]
+
+    retriever = _Retriever(context, hook, root, retrieving, cancellation)
     selection = Selection(
         plan_uid=plan.sop_instance_uid, window=run.window, zone=zone, images=machine.images, kv=machine.kv
     )
-    images, here = retriever.images(found, layout, selection, on_change, beams_count=machine.expected.each_beam_once)
+    images, here = retriever.images(
+        found, layout, selection, on_change, find_again=find_again, beams_count=machine.expected.each_beam_once
+    )
     beams = retriever.beams(plan) if machine.expected.each_beam_once else None
     days = []
     for day in run.days:
@@ -213,19 +166,28 @@ class _Retriever:
         context: Context,
         hook: DicomHook,
         root: ObjectStoragePath,
-        port_wait_seconds: float | None,
+        retrieving: QARetrieving,
         cancellation: Cancellation,
     ) -> None:
         self._context = context
         self._hook = hook
         self._root = root
-        self._port_wait_seconds = port_wait_seconds
+        self._retrieving = retrieving
         self._cancellation = cancellation
 
     def images(
-        self, found: list[QAImage], layout: str, selection: Selection, on_change: OnChange, *, beams_count: bool
+        self,
+        found: list[QAImage],
+        layout: str,
+        selection: Selection,
+        on_change: OnChange,
+        *,
+        find_again: Callable[[], list[QAImage]],
+        beams_count: bool,
     ) -> tuple[list[QAImage], _Here]:
         """Retrieve what was found; return the images that are wanted, and what of them is here.
+
+        After the transfer the images are looked for again: those that are new then are retrieved and count too.
 
         With ``beams_count`` the object tells its beam where the peer did not.
 
@@ -233,19 +195,15 @@ class _Retriever:
         """
         from airflow_provider_varian.aria.qa_images import unique_images
         from airflow_provider_varian.retrieval.outcome import State
-        from airflow_provider_varian.retrieval.request import Expected
 
-        expected = tuple(
-            Expected(
-                sop_instance_uid=image.sop_instance_uid,
-                sop_class_uid=image.sop_class_uid,
-                study_instance_uid=image.study_instance_uid,
-                series_instance_uid=image.series_instance_uid,
-                values=_layout_values(image),
-            )
-            for image in found
-        )
-        result = self._retrieve(expected, self._root, layout, on_change=on_change)
+        found = list(found)
+
+        def relist() -> tuple[Expected, ...]:
+            named = {image.sop_instance_uid for image in found}
+            found.extend(image for image in find_again() if image.sop_instance_uid not in named)
+            return _expected(found)
+
+        result = self._retrieve(_expected(found), self._root, layout, on_change=on_change, relist=relist)
         entries = result.manifest.ledger.entries
         named = {image.sop_instance_uid for image in found}
         kept = [entry for uid, entry in entries.items() if uid not in named]
@@ -306,18 +264,19 @@ class _Retriever:
         layout: str,
         on_change: OnChange | None = None,
         part: str = "",
+        relist: Relist | None = None,
     ) -> RetrievalResult:
         from airflow_provider_varian.query.level import Level
         from airflow_provider_varian.retrieval.request import RetrievalRequest
 
         return self._hook.retrieve(
-            RetrievalRequest(level=Level.IMAGE, expected=expected),
+            RetrievalRequest(level=Level.IMAGE, expected=expected, relist=relist),
             retrieval_id=retrieval_id(self._context, part),
             destination=root,
             layout=layout,
-            port_wait_seconds=self._port_wait_seconds,
             on_change=on_change,
             cancellation=self._cancellation,
+            **asdict(self._retrieving),
         )
 
     def _decided(
@@ -343,6 +302,21 @@ class _Retriever:
         for entry in kept:
             if entry.is_here and (decided := selection.of_object(_head(self._root, entry))) is not None:
                 yield decided
+
+
+def _expected(images: Iterable[QAImage]) -> tuple[Expected, ...]:
+    from airflow_provider_varian.retrieval.request import Expected
+
+    return tuple(
+        Expected(
+            sop_instance_uid=image.sop_instance_uid,
+            sop_class_uid=image.sop_class_uid,
+            study_instance_uid=image.study_instance_uid,
+            series_instance_uid=image.series_instance_uid,
+            values=_layout_values(image),
+        )
+        for image in images
+    )
 
 
 def _layout_values(image: QAImage) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from airflow_provider_varian.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
@@ -20,6 +20,17 @@ from airflow_provider_varian.uids import (
 )
 
 Buffer = bytes | bytearray | memoryview
+
+
+class Readable(Protocol):
+    """Bytes by their place: in memory, or read from a file when they are asked for."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, part: slice, /) -> Buffer:
+        """Return those of a part, fewer where it reaches over the end."""
+
 
 #: How many bytes of a data set are kept to look for its UIDs; they sit in the first few hundred.
 HEAD_BYTES: Final = 65536
@@ -115,7 +126,7 @@ def parse_head(data: Buffer, transfer_syntax_uid: str) -> Head:
     )
 
 
-def walk_elements(data: Buffer, transfer_syntax_uid: str, *, start: int = 0) -> int:
+def walk_elements(data: Readable, transfer_syntax_uid: str, *, start: int = 0) -> int:
     """Walk a whole data set by its element lengths and return how many elements its top level has.
 
     :param data: the data set, e.g. a file mapped into memory.
@@ -126,7 +137,7 @@ def walk_elements(data: Buffer, transfer_syntax_uid: str, *, start: int = 0) -> 
     return sum(1 for _ in iter_elements(data, transfer_syntax_uid, start=start))
 
 
-def iter_elements(data: Buffer, transfer_syntax_uid: str, *, start: int = 0) -> Iterator[Element]:
+def iter_elements(data: Readable, transfer_syntax_uid: str, *, start: int = 0) -> Iterator[Element]:
     """Iterate over the elements of the top level, stepping over what is nested in them.
 
     :param data: the data set.
@@ -149,24 +160,25 @@ def iter_elements(data: Buffer, transfer_syntax_uid: str, *, start: int = 0) -> 
             yield Element(tag, value, length)
 
 
-def _header(data: Buffer, position: int, explicit: bool) -> tuple[int, bytes, int, int]:
+def _header(data: Readable, position: int, explicit: bool) -> tuple[int, bytes, int, int]:
     """Return tag, VR (empty when implicit), length, and where the value begins."""
+    front = data[position : position + 12]
     try:
-        group, number = _TAG.unpack_from(data, position)
+        group, number = _TAG.unpack_from(front)
         tag = group << 16 | number
         if not explicit or group == 0xFFFE:
-            return tag, b"", _LENGTH.unpack_from(data, position + 4)[0], position + 8
-        vr = bytes(data[position + 4 : position + 6])
+            return tag, b"", _LENGTH.unpack_from(front, 4)[0], position + 8
+        vr = bytes(front[4:6])
         if vr in _SHORT_VRS:
-            return tag, vr, _SHORT_LENGTH.unpack_from(data, position + 6)[0], position + 8
+            return tag, vr, _SHORT_LENGTH.unpack_from(front, 6)[0], position + 8
         if len(vr) == 2 and not vr.isalpha():
             raise DataSetError(f"no value representation at byte {position + 4}")
-        return tag, vr, _LENGTH.unpack_from(data, position + 8)[0], position + 12
+        return tag, vr, _LENGTH.unpack_from(front, 8)[0], position + 12
     except struct.error as error:
         raise _EndsInside(f"the data set ends inside the element at byte {position}") from error
 
 
-def _advance(data: Buffer, value: int, length: int) -> int:
+def _advance(data: Readable, value: int, length: int) -> int:
     if value + length > len(data):
         raise _EndsInside(f"a value of {length} bytes at byte {value} reaches over the end")
     return value + length
@@ -185,7 +197,7 @@ def _nested_explicit(vr: bytes, explicit: bool) -> bool:
     return explicit and vr != b"UN"
 
 
-def _step_over(data: Buffer, position: int, outermost: _Frame) -> int:
+def _step_over(data: Readable, position: int, outermost: _Frame) -> int:
     """Walk a value of undefined length to behind its delimiter."""
     stack = [outermost]
     while stack:
@@ -199,7 +211,7 @@ def _step_over(data: Buffer, position: int, outermost: _Frame) -> int:
     return position
 
 
-def _element_of_item(data: Buffer, stack: list[_Frame], tag: int, vr: bytes, length: int, value: int) -> int:
+def _element_of_item(data: Readable, stack: list[_Frame], tag: int, vr: bytes, length: int, value: int) -> int:
     if tag == _ITEM_DELIMITER:
         stack.pop()
         return _advance(data, value, length)
@@ -209,7 +221,7 @@ def _element_of_item(data: Buffer, stack: list[_Frame], tag: int, vr: bytes, len
     return _advance(data, value, length)
 
 
-def _item_of_sequence(data: Buffer, stack: list[_Frame], tag: int, length: int, value: int) -> int:
+def _item_of_sequence(data: Readable, stack: list[_Frame], tag: int, length: int, value: int) -> int:
     if tag == _SEQUENCE_DELIMITER:
         stack.pop()
         return _advance(data, value, length)

@@ -7,6 +7,7 @@
       tmp/{owner}/                    fragments of one running writer; its lock says that it lives
       new/{shard}/{UID}.{unique}.dcm  durable, whole, acknowledged; claimed by nobody
       claimed/{retrieval ID}/         what a retrieval has taken and not yet published
+      claimed/{retrieval ID}.lock     one of its tries is running (:mod:`.claim_lock`)
       broken/                         acknowledged, but no data set: kept for a person to look at
 
 An object is written to ``tmp``, made durable, renamed into ``new``, and the folder is made durable;
@@ -91,13 +92,13 @@ class Spool:
         self.broken = self.root / "broken"
         self._tmp = self.root / "tmp"
         self._claimed = self.root / "claimed"
-        with self._usable():
+        with self.usable():
             for folder in (self.root, self._tmp, self.new, self._claimed, self.broken):
                 make_private_folder(folder)
 
     def register(self) -> Owner:
         """Come to life as a writer: a private folder for fragments, and a lock that dies with us."""
-        with self._usable(), self.locked():
+        with self.usable(), self.locked():
             self._make_shards()
             name = secrets.token_hex(_OWNER_DIGITS // 2)
             folder = self._tmp / name
@@ -132,7 +133,7 @@ class Spool:
         Nothing that was acknowledged is touched.
         """
         swept = 0
-        with self._usable(), self.locked():
+        with self.usable(), self.locked():
             for folder in sorted(self._tmp.iterdir()):
                 if not self._lives(folder.name):
                     swept += sum(1 for path in folder.iterdir() if path.name != "lock")
@@ -169,7 +170,7 @@ class Spool:
         """
         taken: list[SpooledObject] = []
         living: dict[str, bool] = {owner: False} if owner else {}
-        with self._usable():
+        with self.usable():
             folder = self._claim_folder(retrieval_id)
             for item in list(self.unclaimed(uids)):
                 writer = _owner_of(item.path)
@@ -181,17 +182,17 @@ class Spool:
 
     def claimed(self, retrieval_id: str) -> list[SpooledObject]:
         """Return what a retrieval has claimed and not yet let go of, e.g. before it was killed."""
-        with self._usable():
+        with self.usable():
             return list(_objects(self._claim_folder(retrieval_id)))
 
     def let_go(self, item: SpooledObject) -> None:
         """Remove a claimed object once it is durable elsewhere."""
-        with self._usable():
+        with self.usable():
             item.path.unlink(missing_ok=True)
 
     def set_aside(self, item: SpooledObject) -> Path:
         """Keep a claimed object that is no well-formed data set where a person can look at it."""
-        with self._usable():
+        with self.usable():
             moved = _move(item, self.broken)
         return moved.path if moved else item.path
 
@@ -200,12 +201,25 @@ class Spool:
         with contextlib.suppress(OSError):
             self._claim_folder(retrieval_id).rmdir()
 
+    def claim_lock(self, retrieval_id: str) -> Path:
+        """Return the file that one try of a retrieval locks for as long as it runs."""
+        return self._claim_path(retrieval_id).with_suffix(".lock")
+
+    def still_has(self, sop_instance_uid: str) -> bool:
+        """Say whether an object lies here that nobody has published: unclaimed, or set aside."""
+        if any(True for _ in self.unclaimed({sop_instance_uid})):
+            return True
+        return any(item.sop_instance_uid == sop_instance_uid for item in _objects(self.broken))
+
     def _claim_folder(self, retrieval_id: str) -> Path:
-        if not retrieval_id or not all(char.isalnum() or char == "-" for char in retrieval_id):
-            raise ValueError("a retrieval ID has letters, digits and hyphens only")
-        folder = self._claimed / retrieval_id
+        folder = self._claim_path(retrieval_id)
         make_private_folder(folder)
         return folder
+
+    def _claim_path(self, retrieval_id: str) -> Path:
+        if not retrieval_id or not all(char.isalnum() or char == "-" for char in retrieval_id):
+            raise ValueError("a retrieval ID has letters, digits and hyphens only")
+        return self._claimed / retrieval_id
 
     def _lives(self, owner: str) -> bool:
         """Say whether a writer is still running: it holds the lock in its folder."""
@@ -233,7 +247,8 @@ class Spool:
             os.close(descriptor)
 
     @contextlib.contextmanager
-    def _usable(self) -> Iterator[None]:
+    def usable(self) -> Iterator[None]:
+        """Say in words of the spool's what goes wrong with its files while the block runs."""
         try:
             yield
         except OSError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-from airflow_provider_varian.dimse.sink import IncomingObject, StorageRefused, StoreRequest
+from airflow_provider_varian.dimse.sink import IncomingObject, StorageRefused, StorageSink, StoreRequest
 from airflow_provider_varian.receiver.file_meta import encode_file_meta
 from airflow_provider_varian.receiver.head import (
     HEAD_BYTES,
@@ -78,8 +78,18 @@ class SpoolSink:
         """When the last piece of an object came, on the clock of :func:`time.monotonic`."""
         return self._activity
 
+    def telling(self, on_received: Received) -> StorageSink:
+        """Return the same sink for objects that come another way, so that they can be told from the others.
+
+        :param on_received: called with them, in place of the sink's own.
+        """
+        return _OtherWay(self, on_received)
+
     def begin(self, request: StoreRequest) -> IncomingObject:
         """Start taking one object; see :class:`~airflow_provider_varian.dimse.sink.StorageSink`."""
+        return self._begin(request, self._on_received)
+
+    def _begin(self, request: StoreRequest, on_received: Received | None) -> IncomingObject:
         for uid, what in (
             (request.sop_instance_uid, "SOP Instance UID"),
             (request.sop_class_uid, "SOP Class UID"),
@@ -91,7 +101,7 @@ class SpoolSink:
                 raise StorageRefused(CANNOT_UNDERSTAND, f"{what} is not a UID")
         if request.transfer_syntax_uid in UNREADABLE_TRANSFER_SYNTAXES:
             raise StorageRefused(CANNOT_UNDERSTAND, "transfer syntax not supported")
-        return _SpoolWriter(self, request)
+        return _SpoolWriter(self, request, on_received)
 
     def _started(self) -> None:
         with self._lock:
@@ -106,16 +116,25 @@ class SpoolSink:
     def _wrote(self) -> None:
         self._activity = time.monotonic()
 
-    def _received(self, item: SpooledObject, head: Head) -> None:
-        if self._on_received is not None:
-            self._on_received(item, head)
+
+class _OtherWay:
+    """A sink of which another is told."""
+
+    def __init__(self, sink: SpoolSink, on_received: Received) -> None:
+        self._sink = sink
+        self._on_received = on_received
+
+    def begin(self, request: StoreRequest) -> IncomingObject:
+        """Start taking one object."""
+        return self._sink._begin(request, self._on_received)
 
 
 class _SpoolWriter:
     """One object on its way into the spool."""
 
-    def __init__(self, sink: SpoolSink, request: StoreRequest) -> None:
+    def __init__(self, sink: SpoolSink, request: StoreRequest, on_received: Received | None) -> None:
         self._sink = sink
+        self._on_received = on_received
         self._request = request
         self._unique = sink.owner.unique()
         self._path: Path = sink.owner.folder / self._unique
@@ -154,7 +173,8 @@ class _SpoolWriter:
             self.abandon()
             raise _out_of_resources(error) from error
         try:
-            self._sink._received(item, head)
+            if self._on_received is not None:
+                self._on_received(item, head)
         finally:
             self._sink._ended()
 

@@ -12,11 +12,12 @@ import contextlib
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
-from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError
 from airflow_provider_varian.retrieval.local_store import LocalStore
 from airflow_provider_varian.retrieval.remote_store import RemoteStore
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 OWN_FOLDER: Final = PurePosixPath(".dicom")
 _ID_FILE: Final = OWN_FOLDER / "id"
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
+#: Sleeps for so many seconds, or raises when the work is to stop.
+Pause: TypeAlias = Callable[[float], object]
 
 
 class Store(Protocol):
@@ -43,6 +46,12 @@ class Store(Protocol):
 
     def publish(self, source: Path, relative: PurePosixPath, sha256: str) -> bool:
         """Write a file once, whole, and say whether it is new; False when something is there already."""
+
+    def replace(self, source: Path, relative: PurePosixPath, sha256: str, instead_of: str, pause: Pause) -> bool:
+        """Put a file in the place of another, in one step; False when what is there is not ``instead_of`` any more."""
+
+    def remove(self, relative: PurePosixPath, sha256: str, pause: Pause) -> bool:
+        """Remove a file durably; False when something else, or nothing, is there."""
 
     def names_beside(self, relative: PurePosixPath, prefix: str) -> list[PurePosixPath]:
         """Return the files in the folder of a path whose names start with ``prefix``, sorted."""
@@ -96,6 +105,36 @@ class Destination:
         """
         return self._store.publish(source, _checked(relative), sha256)
 
+    def replace(
+        self, source: Path, relative: PurePosixPath, *, sha256: str, instead_of: str, pause: Pause = time.sleep
+    ) -> bool:
+        """Put a newer version of an object in the place of an older one.
+
+        At each moment one of the two is there, whole; in a store that does not rename onto what exists (SMB, some FTP
+        servers), nothing is for an instant.
+
+        :param source: a whole, durable file.
+        :param relative: path of what is held.
+        :param sha256: what the written file must hash to.
+        :param instead_of: SHA-256 of what is to be replaced.
+        :param pause: how to wait while another process replaces something.
+        :return: False when something else, or nothing, is there by now; nothing is changed then.
+        :raises DestinationWriteError: when it cannot be written, or reads back differently, or others do not come to an
+            end of replacing.
+        """
+        return self._store.replace(source, _checked(relative), sha256, instead_of, pause)
+
+    def remove(self, relative: PurePosixPath, *, sha256: str, pause: Pause = time.sleep) -> bool:
+        """Remove an object of which a copy is kept elsewhere.
+
+        :param relative: its path.
+        :param sha256: what is to be removed.
+        :param pause: as in :meth:`replace`.
+        :return: False when something else, or nothing, is there by now; nothing is changed then.
+        :raises DestinationWriteError: when it cannot be removed.
+        """
+        return self._store.remove(_checked(relative), sha256, pause)
+
     def names_beside(self, path: PurePosixPath, prefix: str) -> list[PurePosixPath]:
         """Return the files that lie in the same folder as ``path``, in it itself and not below.
 
@@ -108,9 +147,20 @@ class Destination:
 
     @contextlib.contextmanager
     def local_copy(self, relative: PurePosixPath) -> Iterator[Path]:
-        """Give what is held as a local file, for the length of a block."""
+        """Give what is held as a local file, for the length of a block.
+
+        :raises DestinationWriteError: when it cannot be read, also while the block reads it.
+        """
         if isinstance(self._store, LocalStore):
-            yield self._store.path(_checked(relative))
+            path = self._store.path(_checked(relative))
+            try:
+                yield path
+            except OSError as error:
+                # As in the stores: the path is not told, not even as a cause.
+                raise DestinationWriteError(
+                    f"something that lies in {self.uri} cannot be read: {error.strerror or type(error).__name__}",
+                    hint="Let this process read it, or remove it",
+                ) from None
             return
         folder = Path(tempfile.mkdtemp(prefix="dicom-"))  # mkdtemp makes it private
         try:

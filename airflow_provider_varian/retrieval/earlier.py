@@ -20,13 +20,64 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any, Final
 
-from airflow_provider_varian.retrieval.ledger import Entry
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.retrieval.destination import Destination
+from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest
-from airflow_provider_varian.retrieval.outcome import Outcome
+from airflow_provider_varian.retrieval.outcome import Outcome, State
 
 _UNFINISHED: Final = (Outcome.PENDING, Outcome.PARTIAL)
+
+
+def is_unfinished(previous: Manifest | None) -> bool:
+    """Say whether an earlier try still owes something: it was killed, or something did not come."""
+    return previous is not None and previous.outcome in _UNFINISHED
+
+
+def forget_fetched(previous: Manifest) -> None:
+    """Take what a finished try brought for held: whether it is still current is to be found out anew."""
+    for entry in previous.ledger.entries.values():
+        entry.fetched = False
+
+
+def begun(
+    retrieval_id: str,
+    *,
+    request: Mapping[str, Any],
+    peer_ae_title: str,
+    layout: str,
+    warnings: Iterable[str],
+    previous: Manifest | None,
+) -> Manifest:
+    """Return the manifest that a try begins with.
+
+    :param retrieval_id: the retrieval ID.
+    :param request: what is asked for, as the manifest says it.
+    :param peer_ae_title: who is asked.
+    :param layout: the template that paths are made with.
+    :param warnings: what to know of how the request was made.
+    :param previous: the manifest of the earlier try, if there is one.
+    """
+    manifest = Manifest(
+        id=retrieval_id,
+        request=dict(request),
+        peer={"ae_title": peer_ae_title},
+        attempts=1,
+        layout=layout,
+        warnings=list(warnings),
+    )
+    if previous is not None:
+        manifest.attempts = previous.attempts + 1
+        # A try that finds everything held asks nobody: what is known of the peer stays known.
+        manifest.peer = {**previous.peer, **manifest.peer}
+        manifest.requests = previous.requests
+        manifest.fallbacks = previous.fallbacks
+        # Until the new list is there, the account of the earlier try stands: a kill must not lose it.
+        manifest.ledger = previous.ledger.copy()
+    return manifest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +128,42 @@ def expectation(
     return Expectation(entries=entries, kept=sum(uid in kept for uid in entries), limited=limited or len(first) > limit)
 
 
+def still_unexpected(ledger: Ledger, *, destination: Destination, spool: Spool | None) -> dict[str, Entry]:
+    """Return what came unasked in earlier tries, as far as it is still true to tell of it.
+
+    What is listed by now is expected, and stands in one place alone. What was published stays told while its file
+    is there with the size that it had, and in conflict while the other content is; what was left in the spool, while
+    it lies there. The rest is dropped.
+
+    :param ledger: the account, with what should come.
+    :param destination: where objects are.
+    :param spool: where objects are received; ``None``: it is not looked at, and what was left there is believed.
+    """
+    kept = {}
+    for uid, entry in ledger.unexpected.items():
+        if uid in ledger.entries:
+            continue
+        if entry.is_here:
+            if destination.size(PurePosixPath(entry.path)) != entry.bytes:
+                continue
+            entry.conflicts = [path for path in entry.conflicts if destination.size(PurePosixPath(path)) is not None]
+            if entry.state is State.CONFLICT and not entry.conflicts:
+                entry.state, entry.reason = State.VERIFIED, ""
+            # Whether it is still current is to be found out anew, when it comes again.
+            entry.fetched = False
+        elif spool is not None and not spool.still_has(uid):
+            continue
+        kept[uid] = entry
+    return kept
+
+
 def _earlier_entries(
     previous: Manifest | None, request: Mapping[str, Any], *, listed_here: bool
 ) -> Mapping[str, Entry]:
     if previous is None or _is_other_work(previous.request, request):
         return {}
     says_all = listed_here and not request["keys_left_out"] and previous.request.get("uids") == request["uids"]
-    return previous.ledger.entries if says_all or previous.outcome in _UNFINISHED else {}
+    return previous.ledger.entries if says_all or is_unfinished(previous) else {}
 
 
 def _is_other_work(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -15,7 +15,15 @@ def retrieval_id_of_task(*, dag_id: str, run_id: str, task_id: str, map_index: i
     return _uuid(["task", dag_id, run_id, task_id, map_index])
 
 
-def retrieval_id_of_command(*, peer: str, destination: str, request: Mapping[str, Any], destination_id: str) -> str:
+def retrieval_id_of_command(
+    *,
+    peer: str,
+    destination: str,
+    request: Mapping[str, Any],
+    destination_id: str,
+    minimum: int | None = None,
+    limit: int | None = None,
+) -> str:
     """Return the ID of a retrieval from the command line.
 
     :param peer: the peer as ``AET@host:port``.
@@ -24,8 +32,13 @@ def retrieval_id_of_command(*, peer: str, destination: str, request: Mapping[str
     :param destination_id: the random ID kept in the destination
         (:meth:`~airflow_provider_varian.retrieval.destination.Destination.random_id`). Without it the ID
         would be a hash of a PatientID, which can be guessed back.
+    :param minimum: how many instances must exist at least; with the next one, part of what is asked for. Otherwise the
+        account of a part would take the place of the account of the whole.
+    :param limit: how many instances are taken at most.
     """
-    return _uuid(["command", peer, destination, request, destination_id])
+    # Named only where they are set: a command without them has the ID that it always had.
+    bounds = {name: number for name, number in (("minimum", minimum), ("limit", limit)) if number is not None}
+    return _uuid(["command", peer, destination, {**request, **bounds}, destination_id])
 
 
 def _uuid(parts: list[Any]) -> str:

@@ -7,32 +7,34 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.errors import DestinationWriteError, DicomError
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.head import DataSetError, Head
 from airflow_provider_varian.receiver.spool import Spool, SpooledObject
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.retrieval.claims import Claims
-from airflow_provider_varian.retrieval.conflicts import ConflictFiles, conflict_path
+from airflow_provider_varian.retrieval.conflicts import conflict_path
 from airflow_provider_varian.retrieval.destination import Destination
+from airflow_provider_varian.retrieval.held import Held, enter_conflicts, values_of
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.outcome import State
-from airflow_provider_varian.retrieval.verify import Inspection, inspect, layout_values, same_content, sha256_of
-from airflow_provider_varian.uids import STORAGE_BY_MODALITY
+from airflow_provider_varian.retrieval.revision import Verdict, judge_revision, revision_of
+from airflow_provider_varian.retrieval.verify import Inspection, inspect, layout_values, same_content
+from airflow_provider_varian.retrieval.versions import Versions
+from airflow_provider_varian.uids import CHANGING_STORAGE
 
 logger = logging.getLogger(__name__)
 
-Verify = Literal["path", "hash"]
-
-_MODALITY_OF: Final = MappingProxyType(
-    {sop_class: modality for modality, classes in STORAGE_BY_MODALITY.items() for sop_class in classes}
-)
+#: The manifest is as long as the list: it is written for so many objects together, or as many as come in so long.
+_TOGETHER: Final = 100
+_TOGETHER_SECONDS: Final = 2.0
 
 
 class Intake:
@@ -46,8 +48,10 @@ class Intake:
     :param destination: where they go.
     :param layout: under which paths.
     :param profile: which attributes the peer rewrites at each export.
-    :param known: what the peer said of an instance, by SOP Instance UID and keyword.
+    :param held: what is at its final path already, and what the peer said of each instance.
     :param earlier: the account of an earlier try of the same retrieval; ``None`` when this is the first.
+    :param versions: which held objects to ask for again, and where older versions go.
+    :param on_fetched: called when something is here of which only the account tells that it need not come again.
     :param cancellation: stops it from outside.
     """
 
@@ -60,8 +64,10 @@ class Intake:
         destination: Destination,
         layout: Layout,
         profile: Profile,
-        known: Mapping[str, Mapping[str, Any]],
+        held: Held,
         earlier: Ledger | None,
+        versions: Versions,
+        on_fetched: Callable[[], None],
         cancellation: Cancellation,
     ) -> None:
         self._spool = spool
@@ -69,128 +75,153 @@ class Intake:
         self._destination = destination
         self._layout = layout
         self._profile = profile
-        self._known = known
-        self._earlier = earlier or Ledger()
+        self._held = held
+        self._versions = versions
+        self._on_fetched = on_fetched
         self._cancellation = cancellation
-        self._conflicts = ConflictFiles(destination)
-        self._arrived: queue.SimpleQueue[tuple[SpooledObject, Head]] = queue.SimpleQueue()
-        self.sink = SpoolSink(spool, on_received=self._note)
+        self._arrived: queue.SimpleQueue[tuple[SpooledObject, Head, bool]] = queue.SimpleQueue()
+        #: For a receiver: what nobody asked for may be the straggler of another retrieval.
+        self.sink = SpoolSink(spool, on_received=lambda item, head: self._arrived.put((item, head, False)))
+        #: For C-GET: what comes over our own association can only be meant for us.
+        self.own_sink = self.sink.telling(lambda item, head: self._arrived.put((item, head, True)))
         self._claims = Claims(spool, retrieval_id=retrieval_id, owner=self.sink.owner, earlier=earlier)
         #: Series and studies that were asked for as a whole: what else comes of them is taken too.
         self.whole: set[str] = set()
-
-    def _note(self, item: SpooledObject, head: Head) -> None:
-        self._arrived.put((item, head))
+        #: Published, and let go of when the manifest says so; and since when the first of them waits for that.
+        self._told: list[SpooledObject] = []
+        self._told_since = 0.0
 
     def close(self) -> None:
         """End: what is not claimed is anybody's."""
-        self.sink.close()
-        self._claims.close()
-
-    def mark_held(self, verify: Verify) -> None:
-        """Enter into the ledger what is at its final path already (semantics 3).
-
-        :param verify: ``hash`` compares with the SHA-256 of the earlier try as well.
-        :raises CancelledError: cancelled between two objects; likewise the two methods below.
-        """
-        for entry in self._ledger.entries.values():
-            self._cancellation.raise_if_cancelled()
-            earlier = self._earlier.entries.get(entry.sop_instance_uid)
-            if earlier is not None:
-                entry.attempts = earlier.attempts
-            for path in self._likely_paths(entry, earlier):
-                size = self._destination.size(path)
-                if size and self._is_as_it_was(path, size, earlier, verify):
-                    self._hold(entry, path, size, earlier)
-                    break
-
-    def _likely_paths(self, entry: Entry, earlier: Entry | None) -> Iterable[PurePosixPath]:
-        if earlier is not None and earlier.is_here and earlier.path:
-            yield PurePosixPath(earlier.path)
-        values = _values_of(entry, self._known.get(entry.sop_instance_uid, {}))
-        if self._layout.is_known(values):
-            yield self._layout.path(values)
-
-    def _is_as_it_was(self, path: PurePosixPath, size: int, earlier: Entry | None, verify: Verify) -> bool:
-        if earlier is None or not earlier.sha256:
-            return True
-        if earlier.path == str(path) and size != earlier.bytes:
-            logger.warning(
-                "Object %s changed its size, from %s to %d bytes", earlier.sop_instance_uid, earlier.bytes, size
-            )
-            return False
-        if verify != "hash":
-            return True
-        with self._destination.local_copy(path) as local:
-            return sha256_of(local) == earlier.sha256
-
-    def _hold(self, entry: Entry, path: PurePosixPath, size: int, earlier: Entry | None) -> None:
-        entry.state = State.VERIFIED
-        entry.held = True
-        entry.path = str(path)
-        entry.bytes = size
-        if earlier is not None and earlier.path == str(path):
-            entry.sha256, entry.sha256_data_set = earlier.sha256, earlier.sha256_data_set
-            entry.transfer_syntax_uid = earlier.transfer_syntax_uid
-            # A conflict ends when a person has removed the other content.
-            others = [PurePosixPath(other) for other in earlier.conflicts]
-            if remaining := [other for other in others if self._destination.size(other) is not None]:
-                _enter_conflicts(entry, remaining)
-        self._look_beside(entry)
+        try:
+            self._let_go_of_told()
+        except DicomError as error:
+            logger.warning("What was published stays claimed in the spool: %s", error)
+        finally:
+            self.sink.close()
+            self._claims.close()
 
     def take_leftovers(self) -> int:
         """Take what an earlier try of this retrieval claimed, or left unclaimed; return how many objects that were.
 
         Which those are: :class:`.claims.Claims`.
         """
+        self._let_go_of_told()
+        for entry in self._ledger.entries.values():
+            if entry.is_here and entry.older:
+                # Another retrieval has filed the newer version under another path.
+                self._versions.retire(entry, pause=self._cancellation.pause)
         items = self._claims.leftovers({entry.sop_instance_uid for entry in self._ledger.outstanding})
-        self._take_each(items)
+        self._take_each(items, leftovers=True)
         return len(items)
 
-    def take_arrived(self, *, all_of_it: bool) -> None:
+    def take_arrived(self) -> None:
         """Take what arrived since the last call.
 
-        :param all_of_it: it can only be meant for us (C-GET); else what nobody asked for may be the
-            straggler of another retrieval, and stays unclaimed in the spool.
+        What nobody asked for stays unclaimed in the spool, unless it came over an association of our own.
         """
         items: list[SpooledObject] = []
         while True:
             try:
-                item, head = self._arrived.get_nowait()
+                item, head, is_ours = self._arrived.get_nowait()
             except queue.Empty:
                 break
-            if item.sop_instance_uid in self._ledger.entries or all_of_it or self._belongs(head):
+            if item.sop_instance_uid in self._ledger.entries or is_ours or self._belongs(head):
                 items.append(item)
             else:
                 self._leave(item.sop_instance_uid, head)
         # Claimed although the work may be cancelled: only what is claimed is the retry's for certain.
         self._take_each(self._claims.arrived(items))
 
-    def _take_each(self, items: Iterable[SpooledObject]) -> None:
+    def _take_each(self, items: Iterable[SpooledObject], *, leftovers: bool = False) -> None:
         for item in items:
             self._cancellation.raise_if_cancelled()
-            self._take(item)
+            self._take(item, is_leftover=leftovers)
+            self._let_go_if_due()
+        self._let_go_if_due()
+
+    def _let_go_if_due(self) -> None:
+        if len(self._told) >= _TOGETHER or (self._told and time.monotonic() - self._told_since > _TOGETHER_SECONDS):
+            self._let_go_of_told()
+
+    def _let_go_of_told(self) -> None:
+        """Let go of what only the manifest tells of, after that was written."""
+        if self._told:
+            self._on_fetched()
+            while self._told:
+                self._spool.let_go(self._told.pop())
 
     def _belongs(self, head: Head) -> bool:
         return head.series_instance_uid in self.whole or head.study_instance_uid in self.whole
 
     def _leave(self, uid: str, head: Head) -> None:
         entry = self._ledger.entry_for(uid)
+        if entry.is_here:
+            return  # an earlier try filed it
         entry.state = State.RECEIVED
         entry.sop_class_uid = head.sop_class_uid or ""
         entry.reason = "not asked for by this retrieval: left unclaimed in the spool"
 
-    def _take(self, item: SpooledObject) -> None:
+    def _take(self, item: SpooledObject, *, is_leftover: bool) -> None:
+        if not item.path.exists():
+            logger.warning("Object %s is gone from the spool", item.sop_instance_uid)
+            return
         entry = self._ledger.entry_for(item.sop_instance_uid)
         try:
             inspection = inspect(item.path)
         except DataSetError as error:
             self._set_aside(item, entry, str(error))
             return
+        before = entry.state
         if not entry.is_here:
             entry.state = State.RECEIVED
-        self._publish(item, entry, inspection)
+        if is_leftover and self._is_stale(item, entry, inspection):
+            entry.state = before
+        else:
+            self._publish(item, entry, inspection, is_leftover=is_leftover)
+            if not is_leftover:
+                self._ledger.arrived.add(item.sop_instance_uid)
+            if self._is_told_by_the_ledger_alone(item, entry, inspection):
+                # Before the spool lets go of it: a kill in between leaves one of the two to tell the retry.
+                self._told_since = self._told_since if self._told else time.monotonic()
+                self._told.append(item)
+                return
         self._spool.let_go(item)
+
+    def _is_told_by_the_ledger_alone(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> bool:
+        if not entry.is_here:
+            return False
+        said = self._held.said_of(item.sop_instance_uid)
+        return bool(entry.superseded) or self._versions.is_told_by_the_ledger_alone(
+            inspection.sop_class_uid, item.path, said
+        )
+
+    def _is_stale(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> bool:
+        """Keep a leftover beside the versions where the peer holds another one by now, as it says.
+
+        Likewise where it would have to replace something: nobody can tell how old it is. Where the peer has said that
+        what is held changed, a leftover that is the same as that is no news either.
+        """
+        if inspection.sop_class_uid not in CHANGING_STORAGE:
+            return False
+        said = self._held.said_of(item.sop_instance_uid)
+        has_changed = judge_revision(said, revision_of(item.path)) is Verdict.CHANGED
+        if not has_changed and not self._versions.may_replace(entry, inspection.sop_class_uid):
+            return False
+        path = self._path(item, entry, inspection)
+        if self._destination.size(path):
+            _, is_same = self._look_at(item, entry, inspection, path)
+            if is_same:
+                return self._versions.is_outdated(item.sop_instance_uid)
+        elif not has_changed:
+            return False
+        kept = self._versions.keep(item.path, item.sop_instance_uid, inspection.sha256_file)
+        logger.warning(
+            "Object %s: an older version, or one of unknown age, lay in the spool; kept as %s",
+            item.sop_instance_uid,
+            kept,
+        )
+        return True
 
     def _set_aside(self, item: SpooledObject, entry: Entry, reason: str) -> None:
         kept = self._spool.set_aside(item)
@@ -198,35 +229,70 @@ class Intake:
         if not entry.is_here:
             entry.state, entry.reason = State.FAILED, reason
 
-    def _publish(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> None:
-        # What came before under this UID is what the new one is compared with, wherever it lies.
-        path = PurePosixPath(entry.path) if entry.is_here else self._layout.path(self._values(item, entry, inspection))
+    def _publish(self, item: SpooledObject, entry: Entry, inspection: Inspection, *, is_leftover: bool) -> None:
+        path = self._path(item, entry, inspection)
         if self._destination.publish(item.path, path, sha256=inspection.sha256_file):
             _enter(entry, path, inspection)
-        else:
-            self._compare(item, entry, inspection, path)
-        self._look_beside(entry)
+        elif not self._compare(item, entry, inspection, path, is_leftover=is_leftover):
+            return
+        entry.fetched = True
+        if entry.older:
+            self._versions.retire(entry, pause=self._cancellation.pause)
+        self._held.look_beside(entry)
 
-    def _compare(self, item: SpooledObject, entry: Entry, inspection: Inspection, path: PurePosixPath) -> None:
-        """Tell a duplicate of what is at a path from a conflict with it, which is kept beside it (semantics 8)."""
-        with self._destination.local_copy(path) as local:
-            held = _inspected(local)
-            same = held is not None and self._is_same(item.path, inspection, local, held)
+    def _path(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> PurePosixPath:
+        """Return where an object belongs: where what came before under its UID lies, whatever the layout says now."""
+        if entry.is_here:
+            return PurePosixPath(entry.path)
+        return self._layout.path(self._values(item, entry, inspection))
+
+    def _compare(
+        self, item: SpooledObject, entry: Entry, inspection: Inspection, path: PurePosixPath, *, is_leftover: bool
+    ) -> bool:
+        """Tell a duplicate of what is at a path, and a newer version of it, from a conflict (semantics 8 and 9).
+
+        :return: False when it was kept beside the versions, and the account says of it what it said before.
+        """
+        held, same = self._look_at(item, entry, inspection, path)
+        if not same and self._versions.may_replace(entry, inspection.sop_class_uid):
+            return self._replace(item, entry, inspection, path)
         if same and entry.is_here:
-            entry.duplicate = True
+            # What a killed try has filed, and not let go of, is the very same copy.
+            entry.duplicate = entry.duplicate or not is_leftover
         elif held is not None and not entry.is_here:
             _enter(entry, path, held)
+            entry.held = self._versions.is_in_doubt(entry.sop_instance_uid)
         if not same:
             other = conflict_path(path, inspection.sha256_data_set)
             self._destination.publish(item.path, other, sha256=inspection.sha256_file)
             logger.warning("Object %s came with other content than what is held; both are kept", entry.sop_instance_uid)
             entry.path = entry.path or str(path)
-            _enter_conflicts(entry, [other])
+            enter_conflicts(entry, [other])
+        return True
 
-    def _look_beside(self, entry: Entry) -> None:
-        """Make an object a conflict when another content lies beside it, whoever brought that."""
-        if others := self._conflicts.beside(PurePosixPath(entry.path)):
-            _enter_conflicts(entry, others)
+    def _look_at(
+        self, item: SpooledObject, entry: Entry, inspection: Inspection, path: PurePosixPath
+    ) -> tuple[Inspection | None, bool]:
+        """Return what lies at a path, if it is an object, and whether an object that came is the same."""
+        try:
+            with self._destination.local_copy(path) as local:
+                held = _inspected(local)
+                return held, held is not None and self._is_same(item.path, inspection, local, held)
+        except DestinationWriteError as error:
+            entry.state, entry.reason = State.FAILED, "what lies at its final path cannot be read"
+            what = f"object {entry.sop_instance_uid} came and cannot be filed: {error.what}"
+            raise DestinationWriteError(what, step="publish", hint=error.hint) from None
+
+    def _replace(self, item: SpooledObject, entry: Entry, inspection: Inspection, path: PurePosixPath) -> bool:
+        kept = self._versions.replace(item.path, path, entry, inspection.sha256_file, pause=self._cancellation.pause)
+        if kept is None:
+            if not entry.is_here:
+                entry.state = State.FAILED
+                entry.reason = "another retrieval filed a version meanwhile, and nobody can tell which one is newer"
+            return False
+        _enter(entry, path, inspection)
+        entry.held, entry.superseded = False, str(kept)
+        return True
 
     def _is_same(self, new: Path, inspection: Inspection, local: Path, held: Inspection) -> bool:
         """Say whether it is the same object as the one that is held (semantics 8)."""
@@ -251,24 +317,8 @@ class Intake:
                 own.update(layout_values(item.path, others))
             except Exception as error:  # noqa: BLE001 - as above: values that cannot be read are absent
                 logger.warning("Object %s: %s while reading its values", item.sop_instance_uid, type(error).__name__)
-        said = _values_of(entry, self._known.get(item.sop_instance_uid, {}))
+        said = values_of(entry, self._held.said_of(item.sop_instance_uid))
         return {**said, **{key: value for key, value in own.items() if value not in (None, "")}}
-
-
-def _values_of(entry: Entry, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is known of an instance before it is here."""
-    values = {key: value for key, value in said.items() if value not in (None, "", [])}
-    values["SOPInstanceUID"] = entry.sop_instance_uid
-    for key, value in (
-        ("SOPClassUID", entry.sop_class_uid),
-        ("StudyInstanceUID", entry.study_instance_uid),
-        ("SeriesInstanceUID", entry.series_instance_uid),
-    ):
-        if value:
-            values[key] = value
-    if "Modality" not in values and entry.sop_class_uid in _MODALITY_OF:
-        values["Modality"] = _MODALITY_OF[entry.sop_class_uid]
-    return values
 
 
 def _enter(entry: Entry, path: PurePosixPath, inspection: Inspection) -> None:
@@ -282,12 +332,6 @@ def _enter(entry: Entry, path: PurePosixPath, inspection: Inspection) -> None:
     entry.study_instance_uid = inspection.study_instance_uid
     entry.series_instance_uid = inspection.series_instance_uid
     entry.reason = ""
-
-
-def _enter_conflicts(entry: Entry, others: Iterable[PurePosixPath]) -> None:
-    entry.state = State.CONFLICT
-    entry.reason = "same SOP Instance UID, other content"
-    entry.conflicts += [str(other) for other in others if str(other) not in entry.conflicts]
 
 
 def _inspected(path: Path) -> Inspection | None:

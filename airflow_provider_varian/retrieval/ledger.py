@@ -12,8 +12,15 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Final
 
 from airflow_provider_varian.retrieval.outcome import State
+from airflow_provider_varian.uids import is_uid
 
-_NO_TEXT: Final = frozenset({"bytes", "attempts", "held", "duplicate", "found_by_pattern", "conflicts"})
+_NO_TEXT: Final = frozenset(
+    {"bytes", "attempts", "held", "fetched", "duplicate", "found_by_pattern", "found_late", "conflicts"}
+)
+
+
+class NotAUidError(ValueError):
+    """An instance is named by what is no UID."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -32,10 +39,14 @@ class Entry:
     :param path: its final path below the root.
     :param attempts: how often a request asked for it.
     :param held: it was at its final path before this retrieval asked for anything.
+    :param fetched: a try of this retrieval, since it last finished, brought it.
     :param duplicate: it came more than once, with the same content.
     :param found_by_pattern: the peer found it by a pattern, not by the exact ID.
+    :param found_late: the peer listed it only when it was asked again after the transfer.
     :param conflicts: paths of the other contents under the same UID.
-    :param reason: why it failed, in words without identifiers.
+    :param superseded: path of the version that this retrieval replaced by a newer one; empty when it replaced none.
+    :param older: path at which a version is held that may be older than the peer's; empty when none is.
+    :param reason: why it is missing or failed, or what is in conflict, in words without identifiers.
     """
 
     sop_instance_uid: str
@@ -50,9 +61,13 @@ class Entry:
     path: str = ""
     attempts: int = 0
     held: bool = False
+    fetched: bool = False
     duplicate: bool = False
     found_by_pattern: bool = False
+    found_late: bool = False
     conflicts: list[str] = field(default_factory=list)
+    superseded: str = ""
+    older: str = ""
     reason: str = ""
 
     @property
@@ -68,6 +83,7 @@ class Entry:
             study_instance_uid=self.study_instance_uid,
             series_instance_uid=self.series_instance_uid,
             found_by_pattern=self.found_by_pattern,
+            found_late=self.found_late,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -80,6 +96,7 @@ class Entry:
     def from_json(cls, values: dict[str, Any]) -> Entry:
         """Read what :meth:`to_json` made; names of a later version are left out.
 
+        :raises NotAUidError: when its SOP Instance UID is none: nothing can be asked for, or lie, under it.
         :raises ValueError: when a value is not what it should be; likewise TypeError and AttributeError.
         """
         known = {item.name for item in fields(cls)}
@@ -89,9 +106,12 @@ class Entry:
         if not all(isinstance(value, str) for value in (*texts, *entry.conflicts)):
             raise ValueError("an instance has a value that should be a text")
         if not isinstance(entry.conflicts, list) or not all(
-            isinstance(value, int) for value in (entry.bytes or 0, entry.attempts, entry.held, entry.duplicate)
+            isinstance(value, int)
+            for value in (entry.bytes or 0, entry.attempts, entry.held, entry.fetched, entry.duplicate)
         ):
             raise ValueError("an instance has a value that should be a number or a list")
+        if not is_uid(entry.sop_instance_uid):
+            raise NotAUidError("an instance has a SOP Instance UID that is no UID")
         return entry
 
 
@@ -101,6 +121,8 @@ class Ledger:
     def __init__(self, entries: Iterable[Entry] = (), unexpected: Iterable[Entry] = ()) -> None:
         self.entries = {entry.sop_instance_uid: entry for entry in entries}
         self.unexpected = {entry.sop_instance_uid: entry for entry in unexpected}
+        #: What came and was published in this try, by SOP Instance UID; it is not written down.
+        self.arrived: set[str] = set()
 
     def copy(self) -> Ledger:
         """Return an account of its own that says the same."""
@@ -124,12 +146,6 @@ class Ledger:
         """What is not here, in the order of the expectation."""
         return [entry for entry in self.entries.values() if not entry.is_here]
 
-    def judge_missing(self) -> None:
-        """Call *missing* what was found and has not come; at the end of a retrieval."""
-        for entry in self.entries.values():
-            if entry.state is State.FOUND:
-                entry.state = State.MISSING
-
     def count(self, state: State) -> int:
         """Return how many expected instances are in a state."""
         return sum(1 for entry in self.entries.values() if entry.state is state)
@@ -142,6 +158,8 @@ class Ledger:
             "found": len(self.entries),
             **{str(state): states[str(state)] for state in (State.VERIFIED, State.MISSING, State.FAILED)},
             "conflict": states[str(State.CONFLICT)],
+            # Third-party moves alone have these.
+            **{str(state): states[str(state)] for state in (State.REPORTED, State.LISTED) if states[str(state)]},
             "held": sum(entry.held for entry in entries),
             "duplicate": sum(entry.duplicate for entry in entries),
             "unexpected": len(self.unexpected),

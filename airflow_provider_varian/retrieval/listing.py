@@ -22,7 +22,8 @@ from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Query
 from airflow_provider_varian.retrieval.layout import Layout
-from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest, texts
+from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest, texts, with_uids
+from airflow_provider_varian.retrieval.revision import REVISION_KEYWORDS
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def list_instances(
     profile: Profile,
     limit: int | None = None,
     cancellation: Cancellation | None = None,
+    on_wait: Callable[[float], None] | None = None,
 ) -> Listed:
     """Ask the peer for the instances below some entities.
 
@@ -75,21 +77,25 @@ def list_instances(
     :param profile: how many equal answers make a list stable, and how far apart.
     :param limit: list so many at most.
     :param cancellation: stops it from outside.
+    :param on_wait: called with the seconds that were waited before the peer could be called.
     :return: the instances, whether the limit was hit, and warnings.
     """
     cancellation = cancellation or Cancellation()
     queries = [_query(keys, layout) for keys in named]
 
     def ask() -> FindResult:
-        with FindSession(peer, profile=profile, cancellation=cancellation) as session:
+        with FindSession(peer, profile=profile, cancellation=cancellation, on_wait=on_wait) as session:
             return _joined(session, queries, limit)
 
     result = list_until_stable(ask, profile=profile, cancellation=cancellation)
-    expected = {
-        item.sop_instance_uid: item
-        for item in (Expected.from_answer(row, found_by_pattern=result.found_by_pattern) for row in result.answers)
-    }
-    return tuple(expected.values()), result.limited, list(result.warnings)
+    listed = with_uids(expected_of(result), result.warnings)
+    expected = {item.sop_instance_uid: item for item in listed.instances}
+    return tuple(expected.values()), result.limited, list(listed.warnings)
+
+
+def expected_of(found: FindResult) -> tuple[Expected, ...]:
+    """Return the instances that an IMAGE level C-FIND lists."""
+    return tuple(Expected.from_answer(answer, found_by_pattern=found.found_by_pattern) for answer in found.answers)
 
 
 def list_until_stable(
@@ -116,6 +122,11 @@ def list_until_stable(
     if equal >= profile.stable_counts:
         return result
     return replace(result, warnings=[*result.warnings, UNSTABLE])
+
+
+def answered_keywords(layout: Layout) -> tuple[str, ...]:
+    """Return what is asked for of each instance beside its unique keys: its class, its path, its revision."""
+    return ("SOPClassUID", "Modality", *layout.keywords, *REVISION_KEYWORDS)
 
 
 def check_keywords(layout: Layout) -> None:
@@ -160,7 +171,7 @@ def _joined(session: FindSession, queries: Sequence[Query], limit: int | None) -
 
 
 def _query(named: Mapping[str, str | Sequence[str]], layout: Layout) -> Query:
-    keys: dict[str, str | list[str]] = dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords), "")
+    keys: dict[str, str | list[str]] = dict.fromkeys(answered_keywords(layout), "")
     for keyword, value in named.items():
         values = texts(value)
         keys[keyword] = list(values) if len(values) > 1 else values[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import shutil
@@ -11,15 +12,23 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import IO, TYPE_CHECKING, Final
 
 from airflow_provider_varian.errors import DestinationWriteError
 from airflow_provider_varian.receiver.spool import sync_folder
 from airflow_provider_varian.retrieval.verify import sha256_of
 
+if TYPE_CHECKING:
+    from airflow_provider_varian.retrieval.destination import Pause
+
 #: What file systems without hard links answer.
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 _TEMPORARY: Final = PurePosixPath(".dicom/tmp")
+#: Held while one object takes the place of another, beside the temporary files.
+_REPLACING: Final = "replacing.lock"
+#: How long another process may hold it: it does for the moment in which it compares and renames.
+_REPLACING_SECONDS: Final = 60.0
+_LOOK_SECONDS: Final = 0.05
 #: Temporary files that nobody has written to for so long were left by a killed process.
 _LEFT_OVER_SECONDS: Final = 86400.0
 
@@ -69,14 +78,57 @@ class LocalStore:
                 return False
             make_folder(final.parent)
             with self._temporary() as temporary:
-                _copy(source, temporary)
-                if sha256_of(temporary) != sha256:
-                    raise DestinationWriteError(
-                        f"a file below {self._root} reads back differently than it was written", step="publish"
-                    )
+                self._write(source, temporary, sha256)
                 linked = _link(temporary, final)
             sync_folder(final.parent)
             return linked
+
+    def replace(self, source: Path, relative: PurePosixPath, sha256: str, instead_of: str, pause: Pause) -> bool:
+        """Rename a durable copy over what is there; see :class:`.destination.Store`."""
+        with self._using():
+            final = self.path(relative)
+            with self._temporary() as temporary:
+                self._write(source, temporary, sha256)
+                with self._replacing(pause):
+                    if not final.is_file() or sha256_of(final) != instead_of:
+                        return False
+                    os.replace(temporary, final)
+            sync_folder(final.parent)
+            return True
+
+    def remove(self, relative: PurePosixPath, sha256: str, pause: Pause) -> bool:
+        """Remove a file durably; see :class:`.destination.Store`."""
+        with self._using():
+            final = self.path(relative)
+            make_folder(self._root / _TEMPORARY)
+            with self._replacing(pause):
+                if not final.is_file() or sha256_of(final) != sha256:
+                    return False
+                final.unlink()
+            sync_folder(final.parent)
+            return True
+
+    def _write(self, source: Path, temporary: Path, sha256: str) -> None:
+        _copy(source, temporary)
+        if sha256_of(temporary) != sha256:
+            raise DestinationWriteError(
+                f"a file below {self._root} reads back differently than it was written", step="publish"
+            )
+
+    @contextlib.contextmanager
+    def _replacing(self, pause: Pause) -> Iterator[None]:
+        """Keep others from replacing anything: what is looked at is what is replaced."""
+        with (self._root / _TEMPORARY / _REPLACING).open("ab") as lock:
+            end = time.monotonic() + _REPLACING_SECONDS
+            while not _locked(lock):
+                if time.monotonic() > end:
+                    raise DestinationWriteError(
+                        f"another process has been replacing something in {self._root} for {_REPLACING_SECONDS:g} s",
+                        step="publish",
+                        hint="Look for a task that hangs there, and end it",
+                    )
+                pause(_LOOK_SECONDS)
+            yield
 
     def names_beside(self, relative: PurePosixPath, prefix: str) -> list[PurePosixPath]:
         """List the files of one folder; see :class:`.destination.Store`."""
@@ -163,6 +215,18 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if left.lstat().st_mtime < oldest:
                 left.unlink()
+
+
+def _locked(lock: IO[bytes]) -> bool:
+    """Lock a file; False when another process has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        # Where there are no locks (some network file systems), the look and the rename are an instant apart.
+        return True
+    return True
 
 
 def _copy(source: Path, temporary: Path) -> None:

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Final
 
+from airflow_provider_varian.dimse.association import Negotiated
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
-from airflow_provider_varian.retrieval.ledger import Entry, Ledger
+from airflow_provider_varian.retrieval.ledger import Entry, Ledger, NotAUidError
 from airflow_provider_varian.retrieval.outcome import Outcome
-from airflow_provider_varian.retrieval.verify import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class RequestReport:
     :param status: final DIMSE status; ``None`` when there was none.
     :param completed: Number of Completed Sub-operations as reported, likewise the next three.
     :param problem: what went wrong, in words without identifiers.
+    :param failed_sop_instance_uids: Failed SOP Instance UID List (0008,0058) as reported.
     :param seconds: how long it took, settling included.
     """
 
@@ -50,6 +51,7 @@ class RequestReport:
     warning: int | None = None
     remaining: int | None = None
     problem: str = ""
+    failed_sop_instance_uids: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -61,9 +63,18 @@ class RequestReport:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> RequestReport:
-        """Read what :meth:`to_json` made."""
+        """Read what :meth:`to_json` made; names of a later version are left out.
+
+        :raises ValueError: when a value is not what it should be; likewise TypeError and AttributeError.
+        """
         status = values.get("status")
-        return cls(**{**values, "status": None if status is None else int(str(status), 16)})
+        known = {item.name for item in fields(cls)}
+        report = cls(**{key: value for key, value in values.items() if key in known})
+        report.status = None if status is None else int(str(status), 16)
+        failed: Any = report.failed_sop_instance_uids
+        if not isinstance(failed, list) or not all(isinstance(uid, str) for uid in failed):
+            raise ValueError("a request has a list of failed instances that is none")
+        return report
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,6 +112,21 @@ class Manifest:
     def path(self) -> PurePosixPath:
         """Where it lies below the root."""
         return manifest_path(self.id)
+
+    def note_peer(self, negotiated: Negotiated, *, anew: bool) -> None:
+        """Write down who answered and what it accepts now.
+
+        :param negotiated: what an association brought.
+        :param anew: it is the first one of this try; an earlier try may have met another version of the peer.
+        """
+        if anew:
+            self.peer["accepted_contexts"] = []
+        self.peer.update(
+            implementation_class_uid=negotiated.implementation_class_uid,
+            implementation_version_name=negotiated.implementation_version_name,
+        )
+        accepted = self.peer.setdefault("accepted_contexts", [])
+        accepted += [list(pair) for pair in negotiated.accepted if list(pair) not in accepted]
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready mapping."""
@@ -145,8 +171,8 @@ class Manifest:
             request=dict(values["request"]),
             peer=dict(values["peer"]),
             ledger=Ledger(
-                (Entry.from_json(entry) for entry in values["instances"]),
-                (Entry.from_json(entry) for entry in values["unexpected"]),
+                _entries(values["id"], values["instances"]),
+                _entries(values["id"], values["unexpected"]),
             ),
             outcome=Outcome(values["outcome"]),
             message=values["message"],
@@ -164,6 +190,12 @@ class Manifest:
         manifest.to_json()
         return manifest
 
+    def warn(self, words: str) -> None:
+        """Add what else to know, once, and log it."""
+        if words not in self.warnings:
+            logger.warning("Retrieval %s: %s", self.id, words)
+            self.warnings.append(words)
+
     def write(self, destination: Destination) -> None:
         """Write it, whole or not at all.
 
@@ -171,6 +203,15 @@ class Manifest:
         """
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=True)
         destination.write_text(self.path, text + "\n")
+
+
+def _entries(retrieval_id: str, values: Iterable[Any]) -> Iterator[Entry]:
+    """Read instances, without those that have no UID: they were an answer of the peer's that named nothing."""
+    for each in values:
+        try:
+            yield Entry.from_json(each)
+        except NotAUidError as error:
+            logger.warning("The manifest of retrieval %s: %s; it is left out", retrieval_id, error)
 
 
 def manifest_path(retrieval_id: str) -> PurePosixPath:
@@ -190,28 +231,3 @@ def load_manifest(destination: Destination, retrieval_id: str) -> Manifest | Non
         # What it said can be found out again: by looking at the final paths, and by asking the peer.
         logger.warning("The manifest of retrieval %s is not readable (%s); starting anew", retrieval_id, error)
         return None
-
-
-def verify_manifest(manifest: Manifest, destination: Destination) -> dict[str, str]:
-    """Compare what a manifest says is verified with what is there, by size and SHA-256.
-
-    :return: a reason by SOP Instance UID, for each that is not there as it was; empty when all are.
-    """
-    wrong: dict[str, str] = {}
-    for entry in (*manifest.ledger.entries.values(), *manifest.ledger.unexpected.values()):
-        if entry.is_here and (reason := _difference(entry, destination)):
-            wrong[entry.sop_instance_uid] = reason
-    return wrong
-
-
-def _difference(entry: Entry, destination: Destination) -> str:
-    relative = PurePosixPath(entry.path)
-    size = destination.size(relative)
-    if size is None:
-        return "not at its final path"
-    if entry.bytes is not None and size != entry.bytes:
-        return f"has {size} bytes instead of {entry.bytes}"
-    with destination.local_copy(relative) as path:
-        if entry.sha256 and sha256_of(path) != entry.sha256:
-            return "has another SHA-256"
-    return ""

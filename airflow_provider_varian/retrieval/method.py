@@ -12,6 +12,12 @@ Method = Literal["auto", "get", "move"]
 Verb = Literal["C-GET", "C-MOVE"]
 
 
+def method_of(peer: Peer) -> Method:
+    """Return the method that a connection chooses."""
+    methods: dict[str, Method] = {"auto": "auto", "get": "get", "move": "move"}
+    return methods[peer.retrieve_method]
+
+
 def can_move(peer: Peer, profile: Profile, method: Method) -> bool:
     """Say whether C-MOVE is possible: chosen, with a receiver port, and never back in clear text (semantics 21).
 

@@ -93,6 +93,16 @@ def asks_of(stage: Stage, request: RetrievalRequest, ledger: Ledger, profile: Pr
     return whole_asks(request, profile, outstanding) if outstanding else []
 
 
+def asked_whole(ask: Ask, ledger: Ledger) -> set[str]:
+    """Return the UIDs of the series, or of the studies, that a request asks for as a whole."""
+    entries = [ledger.entries[uid] for uid in ask.brings]
+    if ask.level is Level.IMAGE:
+        return set()
+    if ask.level is Level.SERIES:
+        return {entry.series_instance_uid for entry in entries} - {""}
+    return {entry.study_instance_uid for entry in entries} - {""}
+
+
 def _patient(request: RetrievalRequest) -> tuple[str, ...]:
     """Return the one PatientID, which Patient Root needs at each level; nothing when it is not known."""
     if "PatientID" in request.keys:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,6 +54,39 @@ class Expected:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Relisted:
+    """An answer with what to know of it.
+
+    :param instances: what is listed.
+    :param warnings: in sentences without identifiers.
+    """
+
+    instances: Sequence[Expected]
+    warnings: Sequence[str] = ()
+
+
+def with_uids(instances: Iterable[Expected], warnings: Iterable[str] = ()) -> Relisted:
+    """Leave out answers whose SOP Instance UID is none: there is nothing to ask for, and it may not become a path.
+
+    :param instances: what the peer listed.
+    :param warnings: what is known of the list already; that some were left out is added.
+    """
+    listed = list(instances)
+    named = tuple(item for item in listed if is_uid(item.sop_instance_uid))
+    if len(named) == len(listed):
+        return Relisted(named, tuple(warnings))
+    words = (
+        f"{len(listed) - len(named)} of {len(listed)} listed instances have no usable SOP Instance UID: "
+        "they cannot be retrieved, and are in no count"
+    )
+    return Relisted(named, (*warnings, words))
+
+
+#: Puts the question again that ``expected`` is the answer to.
+Relist = Callable[[], Sequence[Expected] | Relisted]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetrievalRequest:
     """What to retrieve.
@@ -68,6 +101,9 @@ class RetrievalRequest:
     :param limit: take so many at most; when there are more the outcome is ``limited``.
     :param limited: a limit was hit already when ``expected`` was made.
     :param warnings: what to know of how it was made, in sentences without identifiers.
+    :param relist: puts the question again that ``expected`` answers, for the re-check after the transfer
+        (:mod:`.recheck`). Without it instances that were given by name are not looked for again; without
+        ``expected`` the keys are listed again.
     :raises QueryError: when the keys do not fit the level.
     """
 
@@ -78,6 +114,7 @@ class RetrievalRequest:
     limit: int | None = None
     limited: bool = False
     warnings: tuple[str, ...] = ()
+    relist: Relist | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for keyword, value in self.keys.items():

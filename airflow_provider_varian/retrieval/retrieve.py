@@ -10,33 +10,42 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
-from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.receiver.claim_lock import only_try
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.retrieval.destination import Destination
-from airflow_provider_varian.retrieval.earlier import expectation
-from airflow_provider_varian.retrieval.intake import Intake, Verify
+from airflow_provider_varian.retrieval.earlier import begun, forget_fetched, is_unfinished, still_unexpected
+from airflow_provider_varian.retrieval.held import Held, Verify
+from airflow_provider_varian.retrieval.intake import Intake
 from airflow_provider_varian.retrieval.layout import Layout
-from airflow_provider_varian.retrieval.ledger import Ledger
-from airflow_provider_varian.retrieval.listing import check_keywords, list_expected
+from airflow_provider_varian.retrieval.listing import check_keywords
 from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
-from airflow_provider_varian.retrieval.method import Method, check_method
+from airflow_provider_varian.retrieval.means import Means, Progress
+from airflow_provider_varian.retrieval.method import Method, check_method, method_of
+from airflow_provider_varian.retrieval.missing import judge_missing
 from airflow_provider_varian.retrieval.outcome import Outcome, State, outcome_of
-from airflow_provider_varian.retrieval.request import RetrievalRequest
-from airflow_provider_varian.retrieval.transfer import Means, Progress, Transfer
+from airflow_provider_varian.retrieval.patience import patient_profile
+from airflow_provider_varian.retrieval.question import Question
+from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS, check_rounds
+from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
+from airflow_provider_varian.retrieval.result import RetrievalResult, message_of
+from airflow_provider_varian.retrieval.transfer import Transfer
+from airflow_provider_varian.retrieval.versions import Refresh, Versions, check_refresh
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import DestinationPath
+
+__all__ = ["OnChange", "RetrievalResult", "retrieve"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,25 +53,6 @@ OnChange = Callable[[Manifest], None]
 
 #: How long a task waits by default for the receiver of another one to finish.
 PORT_WAIT_SECONDS = 600.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetrievalResult:
-    """What became of a retrieval.
-
-    :param outcome: judged by the ledger alone.
-    :param manifest_path: path or URI of the manifest; empty after a dry run.
-    :param manifest: what it says.
-    :param counts: numbers by word: found, verified, missing, failed, conflict, held, duplicate,
-        unexpected, and bytes.
-    :param error: what went wrong on the way, if anything did; the outcome may be complete all the same.
-    """
-
-    outcome: Outcome
-    manifest_path: str
-    manifest: Manifest = field(repr=False)
-    counts: dict[str, int]
-    error: DicomError | None = None
 
 
 def retrieve(
@@ -77,7 +67,11 @@ def retrieve(
     method: Method | None = None,
     port_wait_seconds: float = PORT_WAIT_SECONDS,
     settle_seconds: float | None = None,
-    verify: Verify = "path",
+    stable_counts: int | None = None,
+    stable_interval_seconds: float | None = None,
+    verify: Verify | None = None,
+    refresh: Refresh = "if_changed",
+    recheck_rounds: int = RECHECK_ROUNDS,
     on_change: OnChange | None = None,
     on_progress: Progress | None = None,
     cancellation: Cancellation | None = None,
@@ -95,8 +89,13 @@ def retrieve(
     :param method: ``auto``, ``get`` or ``move``; ``None``: the connection's ``retrieve_method``.
     :param port_wait_seconds: how long to wait for a receiver's port that is taken.
     :param settle_seconds: seconds of quiet after which late objects are given up; ``None``: the profile's.
+    :param stable_counts: equal lists in a row that make a list stable; ``None``: the profile's.
+    :param stable_interval_seconds: seconds between two of them; ``None``: the profile's.
     :param verify: what makes an object count as held: that it is at its final ``path``, or that it also has
-        the ``hash`` of the manifest.
+        the ``hash`` of the manifest; ``None``: ``hash`` after a try that did not finish, else ``path``.
+    :param refresh: what to do about plans, structure sets and doses that are held, since they may change under their
+        UID (:mod:`.versions`). Images are never fetched again.
+    :param recheck_rounds: how often to ask for the list again after the transfer at most (:mod:`.recheck`); 0: never.
     :param on_change: called with the manifest each time that it was written.
     :param on_progress: called with each pending response of the peer.
     :param cancellation: stops it from outside.
@@ -108,27 +107,43 @@ def retrieve(
     """
     layout = layout if isinstance(layout, Layout) else Layout(*([layout] if layout else []))
     check_keywords(layout)
-    chosen: Method = method or _method(peer)
+    check_refresh(refresh)
+    check_rounds(recheck_rounds)
+    profile = patient_profile(
+        profile,
+        stable_counts=stable_counts,
+        stable_interval_seconds=stable_interval_seconds,
+        settle_seconds=settle_seconds,
+    )
+    chosen = method or method_of(peer)
     check_method(peer, profile, chosen)
-    job = _Job(
+    cancellation = cancellation or Cancellation()
+    job = partial(
+        _Job,
         means=Means(
             peer=peer,
             profile=profile,
             method=chosen,
-            cancellation=cancellation or Cancellation(),
+            cancellation=cancellation,
             port_wait_seconds=port_wait_seconds,
-            settle_seconds=profile.settle_seconds if settle_seconds is None else settle_seconds,
+            settle_seconds=profile.settle_seconds,
             on_progress=on_progress,
         ),
         request=request,
         destination=destination if isinstance(destination, Destination) else Destination(destination),
         layout=layout,
         retrieval_id=retrieval_id,
-        spool_root=spool_root,
         verify=verify,
+        refresh=refresh,
+        recheck_rounds=recheck_rounds,
         on_change=on_change,
     )
-    return job.plan() if dry_run else job.run()
+    if dry_run:
+        return job().plan()
+    spool = Spool(spool_root)
+    # Before the manifest is read: another try that is still running will have written a later one.
+    with only_try(spool, retrieval_id, cancellation=cancellation):
+        return job().run(spool)
 
 
 class _Job:
@@ -142,34 +157,64 @@ class _Job:
         destination: Destination,
         layout: Layout,
         retrieval_id: str,
-        spool_root: str | os.PathLike[str],
-        verify: Verify,
+        verify: Verify | None,
+        refresh: Refresh,
+        recheck_rounds: int,
         on_change: OnChange | None,
     ) -> None:
         self._means = means
-        self._request = request
         self._destination = destination
         self._layout = layout
-        self._spool_root = spool_root
-        self._verify = verify
+        self._versions = Versions(destination, refresh)
+        self._recheck_rounds = recheck_rounds
         self._on_change = on_change
         self._began = time.monotonic()
         means.cancellation.raise_if_cancelled()
         self._previous = load_manifest(destination, retrieval_id)
-        self._manifest = self._fresh(retrieval_id)
+        if self._previous is not None and not is_unfinished(self._previous):
+            forget_fetched(self._previous)
+        self._verify: Verify = verify or ("hash" if is_unfinished(self._previous) else "path")
+        self._manifest = begun(
+            retrieval_id,
+            request={**request.summary(), "method": means.method},
+            peer_ae_title=means.peer.called_ae_title,
+            layout=layout.template,
+            warnings=request.warnings,
+            previous=self._previous,
+        )
+        self._manifest.timings["started"] = _now()
+        self._question = Question(
+            means,
+            request,
+            layout=layout,
+            manifest=self._manifest,
+            previous=self._previous,
+            written_to=destination.uri_of(self._manifest.path),
+        )
+        self._held = Held(
+            ledger=self._manifest.ledger,
+            destination=destination,
+            layout=layout,
+            known={},
+            earlier=self._previous.ledger if self._previous else None,
+            versions=self._versions,
+            cancellation=means.cancellation,
+        )
 
     def plan(self) -> RetrievalResult:
         """List what should come and what is held; nothing is moved or written."""
-        self._list()
-        with self._intake() as intake:
-            intake.mark_held(self._verify)
+        self._list(spool=None)
+        self._look_for_held()
         return self._result(manifest_path="")
 
-    def run(self) -> RetrievalResult:
-        """Retrieve, judge, and write it down."""
+    def run(self, spool: Spool) -> RetrievalResult:
+        """Retrieve, judge, and write it down.
+
+        :param spool: where objects are received.
+        """
         self._write()
         try:
-            error = self._retrieve()
+            error = self._retrieve(spool)
         except DicomError as problem:
             self._leave_pending(problem)
             raise
@@ -179,65 +224,65 @@ class _Job:
             raise error
         return self._result(self._destination.uri_of(self._manifest.path), error)
 
-    def _retrieve(self) -> DicomError | None:
+    def _retrieve(self, spool: Spool) -> DicomError | None:
         with self._timed("list"):
-            self._list()
+            self._list(spool)
         if not self._manifest.ledger.entries:
             return None
-        with self._intake() as intake:
-            intake.mark_held(self._verify)
+        with self._intake(spool) as intake:
+            self._look_for_held()
             intake.take_leftovers()
             self._write()
-            with (
-                self._timed("transfer"),
-                Transfer(self._means, request=self._request, manifest=self._manifest, intake=intake) as transfer,
-            ):
-                transfer.run(settle_first=self._was_killed())
+            with Transfer(
+                self._means, request=self._question.request, manifest=self._manifest, intake=intake
+            ) as transfer:
+                with self._timed("transfer"):
+                    asked_for_something = bool(self._manifest.ledger.outstanding)
+                    transfer.run(settle_first=self._was_killed())
+                # A list that was taken just now is not taken again: a rerun that finds all of it held is over.
+                if asked_for_something and not transfer.broke_off and not self._question.request.limited:
+                    with self._timed("recheck"):
+                        self._recheck(transfer)
+        if asked_for_something:
+            self._warn_of_unlisted()
         # What came between the last look and the end of the receiver is in the spool, and claimed next time.
         return transfer.error
 
-    def _list(self) -> None:
-        """Find out which instances should come, and enter them into the ledger."""
-        listed_here = self._request.expected is None
-        if listed_here:
-            expected, limited, warnings = list_expected(
-                self._means.peer,
-                self._request,
-                layout=self._layout,
-                profile=self._means.profile,
-                cancellation=self._means.cancellation,
-            )
-            self._request = replace(self._request, expected=expected, limited=self._request.limited or limited)
-            self._manifest.warnings += [words for words in warnings if words not in self._manifest.warnings]
-        joined = expectation(
-            (item.entry() for item in self._request.expected or ()),
-            previous=self._previous,
-            request=self._manifest.request,
-            listed_here=listed_here,
-            limited=self._request.limited,
-        )
-        self._manifest.ledger.entries = joined.entries
-        self._request = replace(self._request, limited=joined.limited)
-        if joined.limited:
-            self._manifest.request["limited"] = True
-        elif joined.kept:
-            self._warn_of_kept(joined.kept)
-        if joined.kept and self._request.level.unique_key not in self._request.keys:
-            # A selection that finds nothing any more names nothing: what was found before is asked for by name.
-            self._request = replace(self._request, level=Level.IMAGE)
+    def _list(self, spool: Spool | None) -> None:
+        self._question.list()
+        self._held.know({item.sop_instance_uid: item.values for item in self._question.request.expected or ()})
+        ledger = self._manifest.ledger
+        ledger.unexpected = still_unexpected(ledger, destination=self._destination, spool=spool)
 
-    def _warn_of_kept(self, count: int) -> None:
-        words = (
-            f"{count} instances that an earlier try found are not listed by the peer any more; they are accounted for "
-            f"all the same. Where that is not wanted, remove {self._destination.uri_of(self._manifest.path)}, or "
-            "retrieve in a new run"
-        )
-        logger.warning("Retrieval %s: %s", self._manifest.id, words)
-        self._manifest.warnings.append(words)
+    def _look_for_held(self) -> None:
+        self._held.mark(self._verify)
+        if count := self._versions.undecided:
+            self._manifest.warn(
+                f"{count} plans, structure sets or doses are held, and the peer does not say whether they changed: "
+                "they are asked for again"
+            )
+
+    def _recheck(self, transfer: Transfer) -> None:
+        """Ask for the list again, and retrieve what is new (:mod:`.recheck`)."""
+
+        def take(new: Sequence[Expected]) -> None:
+            self._write()
+            self._held.know({item.sop_instance_uid: item.values for item in new})
+            self._look_for_held()
+            transfer.run_also(self._question.about(new))
+
+        self._question.put_again(rounds=self._recheck_rounds, take=take)
+
+    def _warn_of_unlisted(self) -> None:
+        """Say that objects came of what was asked for as a whole which no list names: others may have stayed away."""
+        if count := sum(entry.is_here for entry in self._manifest.ledger.unexpected.values()):
+            self._manifest.warn(
+                f"{count} instances came that the peer does not list, so its list may leave out others that did not "
+                "come; run it again later, or say how many there should be (minimum)"
+            )
 
     @contextmanager
-    def _intake(self) -> Iterator[Intake]:
-        spool = Spool(self._spool_root)
+    def _intake(self, spool: Spool) -> Iterator[Intake]:
         spool.reconcile()
         intake = Intake(
             spool,
@@ -246,8 +291,10 @@ class _Job:
             destination=self._destination,
             layout=self._layout,
             profile=self._means.profile,
-            known={item.sop_instance_uid: item.values for item in self._request.expected or ()},
+            held=self._held,
             earlier=self._previous.ledger if self._previous else None,
+            versions=self._versions,
+            on_fetched=self._write,
             cancellation=self._means.cancellation,
         )
         try:
@@ -258,38 +305,16 @@ class _Job:
     def _was_killed(self) -> bool:
         return self._previous is not None and self._previous.outcome is Outcome.PENDING
 
-    def _fresh(self, retrieval_id: str) -> Manifest:
-        previous = self._previous
-        manifest = Manifest(
-            id=retrieval_id,
-            request={**self._request.summary(), "method": self._means.method},
-            peer={"ae_title": self._means.peer.called_ae_title},
-            ledger=Ledger(),
-            attempts=1,
-            layout=self._layout.template,
-            warnings=list(self._request.warnings),
-            timings={"started": _now()},
-        )
-        if previous is not None:
-            manifest.attempts = previous.attempts + 1
-            # A try that finds everything held asks nobody: what is known of the peer stays known.
-            manifest.peer = {**previous.peer, **manifest.peer}
-            manifest.requests = previous.requests
-            manifest.fallbacks = previous.fallbacks
-            # Until the new list is there, the account of the earlier try stands: a kill must not lose it.
-            manifest.ledger = previous.ledger.copy()
-        return manifest
-
     def _judge(self, error: DicomError | None) -> None:
         ledger = self._manifest.ledger
-        ledger.judge_missing()
+        judge_missing(ledger, otherwise=error.what if error is not None else "", held=self._versions.reason)
         self._manifest.outcome = outcome_of(
             found=len(ledger.entries),
             verified=ledger.count(State.VERIFIED),
-            minimum=self._request.minimum,
-            limited=self._request.limited,
+            minimum=self._question.request.minimum,
+            limited=self._question.request.limited,
         )
-        self._manifest.message = _message(self._manifest, error)
+        self._manifest.message = message_of(self._manifest, error)
         self._manifest.timings["finished"] = _now()
         self._manifest.timings["seconds"] = round(time.monotonic() - self._began, 3)
         logger.info("Retrieval %s: %s, %s", self._manifest.id, self._manifest.outcome, self._manifest.message)
@@ -326,27 +351,6 @@ class _Job:
             yield
         finally:
             self._manifest.timings[f"{what}_seconds"] = round(time.monotonic() - started, 3)
-
-
-def _method(peer: Peer) -> Method:
-    methods: dict[str, Method] = {"auto": "auto", "get": "get", "move": "move"}
-    return methods[peer.retrieve_method]
-
-
-def _message(manifest: Manifest, error: DicomError | None) -> str:
-    counts: dict[str, Any] = manifest.ledger.counts()
-    if counts["found"]:
-        words = [f"{counts['verified']} of {counts['found']} instances verified"]
-    else:
-        words = ["nothing was found"]
-    words += [f"{counts[word]} {word}" for word in ("missing", "failed", "conflict", "unexpected") if counts[word]]
-    if manifest.outcome is Outcome.SHORT:
-        words.append(f"at least {manifest.request['minimum']} are expected")
-    if manifest.outcome is Outcome.LIMITED:
-        words.append("there may be more: a limit was hit")
-    if error is not None and counts["verified"] < counts["found"]:
-        words.append(str(error))
-    return "; ".join(words)
 
 
 def _now() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -14,8 +15,15 @@ from airflow_provider_varian.query.model import model_for
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Query
 from airflow_provider_varian.retrieval.layout import Layout
-from airflow_provider_varian.retrieval.listing import check_keywords, list_instances, list_until_stable
-from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest, texts
+from airflow_provider_varian.retrieval.listing import (
+    Listed,
+    answered_keywords,
+    check_keywords,
+    expected_of,
+    list_instances,
+    list_until_stable,
+)
+from airflow_provider_varian.retrieval.request import Relisted, RetrievalRequest, texts, with_uids
 
 
 def select(
@@ -56,39 +64,78 @@ def select(
         # Patient Root needs it at each level.
         asked = {"PatientID": "", **keys}
     if at is Level.IMAGE:
-        asked = {**dict.fromkeys(("SOPClassUID", "Modality", *layout.keywords)), **asked}
-    query = Query.build(at, asked, timezone=peer.timezone)
+        asked = {**dict.fromkeys(answered_keywords(layout)), **asked}
+    question = _Question(peer, Query.build(at, asked, timezone=peer.timezone), profile, layout, limit, cancellation)
+    # One more than the limit tells the re-check whether it was hit.
+    wider = question if limit is None else replace(question, limit=limit + 1)
+    return replace(question.request(), minimum=minimum, limit=limit, relist=wider.again)
 
-    def ask() -> FindResult:
-        return find(peer, query, profile=profile, limit=limit if at is Level.IMAGE else None, cancellation=cancellation)
 
-    # Only a list of instances says what should come; series and studies are listed by instance later.
-    found = list_until_stable(ask, profile=profile, cancellation=cancellation) if at is Level.IMAGE else ask()
-    warnings = tuple(found.warnings)
-    if at is Level.IMAGE or not found.answers:
-        expected = tuple(
-            Expected.from_answer(answer, found_by_pattern=found.found_by_pattern) for answer in found.answers
-        )
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A selection by C-FIND, put again as often as somebody wants to know."""
+
+    peer: Peer
+    query: Query
+    profile: Profile
+    layout: Layout
+    limit: int | None
+    cancellation: Cancellation | None
+
+    def request(self) -> RetrievalRequest:
+        """Ask, and return what retrieves the answer."""
+        at = self.query.level
+        found = self._find()
+        warnings = tuple(found.warnings)
+        if at is Level.IMAGE or not found.answers:
+            listed = with_uids(expected_of(found), warnings)
+            return RetrievalRequest(
+                level=at, expected=tuple(listed.instances), limited=found.limited, warnings=tuple(listed.warnings)
+            )
+        groups = self._groups(found)
+        if len(groups) == 1:
+            return RetrievalRequest(level=at, keys=groups[0], warnings=warnings)
+        # One identifier names one entity of each upper level, so each instance is listed under its own.
+        expected, limited, more = self._list(groups)
         return RetrievalRequest(
-            level=at, expected=expected, minimum=minimum, limit=limit, limited=found.limited, warnings=warnings
+            level=at,
+            keys={at.unique_key: [uid for group in groups for uid in texts(group[at.unique_key])]},
+            expected=expected,
+            limited=limited,
+            warnings=(*warnings, *more),
         )
-    _check_named(peer, at, found)
-    groups = _by_upper(at, found)
-    if len(groups) == 1:
-        return RetrievalRequest(level=at, keys=groups[0], minimum=minimum, limit=limit, warnings=warnings)
-    # One identifier names one entity of each upper level, so each instance is listed under its own.
-    expected, limited, more = list_instances(
-        peer, groups, layout=layout, profile=profile, limit=limit, cancellation=cancellation
-    )
-    return RetrievalRequest(
-        level=at,
-        keys={at.unique_key: [uid for group in groups for uid in texts(group[at.unique_key])]},
-        expected=expected,
-        minimum=minimum,
-        limit=limit,
-        limited=limited,
-        warnings=(*warnings, *more),
-    )
+
+    def again(self) -> Relisted:
+        """Ask again, and return the instances that are selected now."""
+        found = self._find()
+        if self.query.level is Level.IMAGE or not found.answers:
+            return with_uids(expected_of(found), found.warnings)
+        expected, _, warnings = self._list(self._groups(found))
+        return Relisted(expected, (*found.warnings, *warnings))
+
+    def _find(self) -> FindResult:
+        # Only a list of instances says what should come; series and studies are listed by instance later.
+        if self.query.level is Level.IMAGE:
+            return list_until_stable(self._ask, profile=self.profile, cancellation=self.cancellation)
+        return self._ask()
+
+    def _ask(self) -> FindResult:
+        limit = self.limit if self.query.level is Level.IMAGE else None
+        return find(self.peer, self.query, profile=self.profile, limit=limit, cancellation=self.cancellation)
+
+    def _groups(self, found: FindResult) -> list[dict[str, str | list[str]]]:
+        _check_named(self.peer, self.query.level, found)
+        return _by_upper(self.query.level, found)
+
+    def _list(self, groups: list[dict[str, str | list[str]]]) -> Listed:
+        return list_instances(
+            self.peer,
+            groups,
+            layout=self.layout,
+            profile=self.profile,
+            limit=self.limit,
+            cancellation=self.cancellation,
+        )
 
 
 def _level(level: Level | str | None, keys: Mapping[str, Any]) -> Level:

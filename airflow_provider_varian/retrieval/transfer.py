@@ -11,19 +11,17 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from typing import Final, Literal
 
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import contexts, status
-from airflow_provider_varian.dimse.association import Negotiated, PeerAssociation, associate
-from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse import contexts, quiet_hours, status
+from airflow_provider_varian.dimse.association import PeerAssociation, associate
 from airflow_provider_varian.dimse.get import get
+from airflow_provider_varian.dimse.lasting import may_go_on
 from airflow_provider_varian.dimse.move import move
-from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.errors import (
     AssociationAbortedError,
@@ -38,22 +36,19 @@ from airflow_provider_varian.errors import (
     TransientDicomError,
     TransientRejectionError,
 )
-from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.model import InformationModel, model_for
-from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.in_task import InTaskReceiver
 from airflow_provider_varian.retrieval.intake import Intake
+from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport
-from airflow_provider_varian.retrieval.method import Method, Verb, can_move
-from airflow_provider_varian.retrieval.plan import Ask, asks_of, stages_of
+from airflow_provider_varian.retrieval.means import Means
+from airflow_provider_varian.retrieval.method import Verb, can_move
+from airflow_provider_varian.retrieval.missing import Reasons
+from airflow_provider_varian.retrieval.plan import Ask, asked_whole, asks_of, stages_of
 from airflow_provider_varian.retrieval.request import RetrievalRequest
 from airflow_provider_varian.retrieval.troubles import Troubles
 
-__all__ = ["Means", "Method", "Progress", "Transfer"]
-
 logger = logging.getLogger(__name__)
-
-Progress = Callable[[SubOperations], None]
 
 _LOOK_SECONDS: Final = 0.05
 #: Our own faults: another method would meet them too.
@@ -61,28 +56,6 @@ _OURS: Final = (CancelledError, ConfigurationError, ReceiverUnavailableError, De
 #: What a peer may do about a proposal that is too large for it. What C-MOVE would meet too is not among them: no
 #: connection, and the permanent rejections (semantics 24), which are about the names or the protocol.
 _NOT_TAKEN: Final = (AssociationAbortedError, ContextRejectedError, PeerTimeoutError, TransientRejectionError)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Means:
-    """What a transfer works with.
-
-    :param peer: whom to ask.
-    :param profile: its habits.
-    :param method: ``auto`` is C-GET where it is accepted, else C-MOVE.
-    :param cancellation: stops it from outside.
-    :param port_wait_seconds: how long to wait for a receiver's port that is taken.
-    :param settle_seconds: seconds of quiet after which late objects are given up.
-    :param on_progress: called with each pending response.
-    """
-
-    peer: Peer
-    profile: Profile
-    method: Method
-    cancellation: Cancellation
-    port_wait_seconds: float
-    settle_seconds: float
-    on_progress: Progress | None = None
 
 
 class Transfer:
@@ -98,16 +71,21 @@ class Transfer:
         self._means = means
         self._request = request
         self._manifest = manifest
+        self._ledger = manifest.ledger
         self._intake = intake
         self._model: InformationModel = model_for(request.level, means.peer.information_model)
         self._receiver: InTaskReceiver | None = None
         self._stack = ExitStack()
-        #: When the peer's time is over; the clock starts with :meth:`run`, and stands while a port is waited for.
+        #: When the peer's time is over; the clock starts with :meth:`run`, and stands while a port, the end of quiet
+        #: hours or an association of the peer's budget is waited for.
         self._end = math.inf
-        self._asked = False
+        self._rested = 0.0
         self._can_move = can_move(means.peer, means.profile, means.method)
         self._peer_noted = False
         self._troubles = Troubles(means.peer, manifest)
+        self._reasons = Reasons(manifest.ledger)
+        #: Whether it broke off, so that asking for more makes no sense.
+        self.broke_off = False
 
     @property
     def error(self) -> DicomError | None:
@@ -131,6 +109,21 @@ class Transfer:
         :raises DestinationWriteError: what arrived cannot be published; it stays in the spool.
         """
         self._end = time.monotonic() + self._means.peer.retrieve_deadline
+        self._run(settle_first=settle_first)
+
+    def run_also(self, request: RetrievalRequest) -> None:
+        """Ask for instances that were entered into the ledger since, and for no others; raises as :meth:`run`.
+
+        :param request: names them as ``expected``, at IMAGE level.
+        """
+        # The list of them is not the transfer's time, least of all when it had to wait for the peer.
+        self._give(time.monotonic() - self._rested)
+        entries = self._manifest.ledger.entries
+        self._request = request
+        self._ledger = Ledger(entries[item.sop_instance_uid] for item in request.expected or ())
+        self._run(settle_first=False)
+
+    def _run(self, *, settle_first: bool) -> None:
         try:
             if settle_first and self._can_move:
                 self._start_receiver()
@@ -141,8 +134,11 @@ class Transfer:
             self._troubles.say()
             raise
         except DicomError as error:
+            self.broke_off = True
             self._troubles.note(error)
-        if len(self._outstanding()) < len(self._manifest.ledger.entries):
+        finally:
+            self._rested = time.monotonic()
+        if len(self._outstanding()) < len(self._ledger.entries):
             self._troubles.say()
 
     def _ask_by_each(self) -> None:
@@ -191,7 +187,7 @@ class Transfer:
         done: set[tuple[Ask, ...]] = set()
         before = ""
         for stage in stages_of(self._request):
-            asks = asks_of(stage, self._request, self._manifest.ledger, self._means.profile)
+            asks = asks_of(stage, self._request, self._ledger, self._means.profile)
             if not asks:
                 return
             if tuple(asks) in done:
@@ -213,18 +209,17 @@ class Transfer:
                 self._settle()
         finally:
             for report, ask in reports:
-                report.received = len(ask.brings) - len(self._outstanding(ask))
+                lacking = self._outstanding(ask)
+                report.received = len(ask.brings) - len(lacking)
+                self._reasons.note(report, lacking)
 
     def _put(self, verb: Verb, queue: deque[Ask], reports: list[tuple[RequestReport, Ask]]) -> None:
-        while queue:
+        while self._drop_done(queue):
             self._left()
             proposed = self._contexts(verb)
             with self._associated(verb, proposed) as association:
-                while queue and association.assoc.is_established:
+                while self._drop_done(queue) and may_go_on(association):
                     ask = queue.popleft()
-                    if not self._outstanding(ask):
-                        continue
-                    self._pause_between()
                     self._left()
                     report = RequestReport(
                         attempt=self._manifest.attempts, method=verb, level=str(ask.level), asked=len(ask.brings)
@@ -238,7 +233,7 @@ class Transfer:
         self._troubles.say()
         for uid in ask.brings:
             self._manifest.ledger.entries[uid].attempts += 1
-        self._intake.whole.update(self._asked_whole(ask))
+        self._intake.whole.update(asked_whole(ask, self._ledger))
         started = time.monotonic()
         try:
             done = self._verb(association, verb, ask)
@@ -252,16 +247,7 @@ class Transfer:
             self._read(report, done)
         finally:
             report.seconds = time.monotonic() - started
-            self._intake.take_arrived(all_of_it=verb == "C-GET")
-
-    def _asked_whole(self, ask: Ask) -> set[str]:
-        """Return the UIDs of series, or of studies, that a request asks for as a whole."""
-        entries = [self._manifest.ledger.entries[uid] for uid in ask.brings]
-        if ask.level is Level.IMAGE:
-            return set()
-        if ask.level is Level.SERIES:
-            return {entry.series_instance_uid for entry in entries} - {""}
-        return {entry.study_instance_uid for entry in entries} - {""}
+            self._intake.take_arrived()
 
     def _verb(self, association: PeerAssociation, verb: Verb, ask: Ask) -> SubOperations:
         identifier = ask.identifier(self._model)
@@ -271,7 +257,7 @@ class Transfer:
                 association,
                 self._model.get_uid,
                 identifier,
-                sink=self._intake.sink,
+                sink=self._intake.own_sink,
                 on_progress=on_progress,
                 deadline=left,
             )
@@ -290,6 +276,7 @@ class Transfer:
         report.status = done.status
         report.completed, report.failed = done.completed, done.failed
         report.warning, report.remaining = done.warning, done.remaining
+        report.failed_sop_instance_uids = list(done.failed_sop_instance_uids)
         peer = self._means.peer
         service: Literal["C-GET", "C-MOVE"] = "C-GET" if report.method == "C-GET" else "C-MOVE"
         error = status.error_for(service, done.status, peer=peer.name, comment=done.error_comment)
@@ -316,7 +303,7 @@ class Transfer:
             return
         started = time.monotonic()
         while True:
-            self._intake.take_arrived(all_of_it=False)
+            self._intake.take_arrived()
             silence = min(receiver.idle_for(), time.monotonic() - started)
             if not self._outstanding() or time.monotonic() > self._end:
                 return
@@ -335,14 +322,24 @@ class Transfer:
             cancellation=self._means.cancellation,
         )
         started = time.monotonic()
-        self._receiver = self._stack.enter_context(receiver)
-        self._end += time.monotonic() - started
+        while self._receiver is None:
+            # A receiver that only waits would keep the port from others.
+            quiet_hours.wait_past(self._means.peer, self._means.cancellation)
+            try:
+                self._receiver = self._stack.enter_context(receiver)
+            except ReceiverUnavailableError:
+                # Who has the port pauses too.
+                if quiet_hours.quiet_until(self._means.peer) is None:
+                    raise
+        self._give(time.monotonic() - started)
 
     @contextmanager
     def _associated(self, step: str, proposed: Sequence[PresentationContext]) -> Iterator[PeerAssociation]:
         means = self._means
-        with associate(means.peer, proposed, step=step, cancellation=means.cancellation) as association:
-            self._note_peer(association.negotiated)
+        opened = associate(means.peer, proposed, step=step, cancellation=means.cancellation, on_wait=self._give)
+        with opened as association:
+            self._manifest.note_peer(association.negotiated, anew=not self._peer_noted)
+            self._peer_noted = True
             yield association
 
     def _contexts(self, verb: Verb) -> list[PresentationContext]:
@@ -351,11 +348,11 @@ class Transfer:
         return contexts.move(self._model.move_uid)
 
     def _classes(self) -> list[str]:
-        entries = self._manifest.ledger.outstanding
+        entries = self._ledger.outstanding
         return list(dict.fromkeys(entry.sop_class_uid for entry in entries if entry.sop_class_uid))
 
     def _outstanding(self, ask: Ask | None = None) -> list[str]:
-        entries = self._manifest.ledger.entries
+        entries = self._ledger.entries
         uids = entries if ask is None else ask.brings
         return [uid for uid in uids if not entries[uid].is_here]
 
@@ -370,24 +367,17 @@ class Transfer:
             )
         return left
 
-    def _pause_between(self) -> None:
-        if self._asked:
-            self._means.cancellation.pause(self._means.peer.request_pause_seconds)
-        self._asked = True
+    def _drop_done(self, queue: deque[Ask]) -> deque[Ask]:
+        """Take requests from the front whose instances are here by now; return the queue."""
+        while queue and not self._outstanding(queue[0]):
+            queue.popleft()
+        return queue
+
+    def _give(self, seconds: float) -> None:
+        """Give the peer time in which it was not asked for anything."""
+        self._end += seconds
 
     def _note_fallback(self, before: str, after: str, refusal: DicomError | None = None) -> None:
-        left, all_of_it = len(self._outstanding()), len(self._manifest.ledger.entries)
+        left, all_of_it = len(self._outstanding()), len(self._ledger.entries)
         why = f"; {refusal.what}" if refusal is not None else ""
         self._troubles.note_fallback(before, after, f"{left} of {all_of_it} instances outstanding{why}")
-
-    def _note_peer(self, negotiated: Negotiated) -> None:
-        """Write down who answered and what it accepts now; an earlier try may have met another version."""
-        if not self._peer_noted:
-            self._peer_noted = True
-            self._manifest.peer["accepted_contexts"] = []
-        self._manifest.peer.update(
-            implementation_class_uid=negotiated.implementation_class_uid,
-            implementation_version_name=negotiated.implementation_version_name,
-        )
-        accepted = self._manifest.peer.setdefault("accepted_contexts", [])
-        accepted += [list(pair) for pair in negotiated.accepted if list(pair) not in accepted]

@@ -91,6 +91,18 @@ def layout_values(path: Path, keywords: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value not in (None, "")}
 
 
+def is_object(path: Path, sop_instance_uid: str) -> bool:
+    """Say whether a file is a DICOM object of a UID.
+
+    :param path: a file, of any kind.
+    :param sop_instance_uid: its (0008,0018), as expected.
+    """
+    try:
+        return str(layout_values(path, ("SOPInstanceUID",)).get("SOPInstanceUID")) == sop_instance_uid
+    except Exception:  # noqa: BLE001 - pydicom raises many kinds; what cannot be read is no object
+        return False
+
+
 def same_content(first: Path, second: Path, *, volatile: Collection[str]) -> bool:
     """Say whether two files hold the same object: group lengths and volatile attributes aside (semantics 8).
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from io import BytesIO
 
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_MOVE
-from pynetdicom.dsutils import decode
+from pynetdicom.dsutils import decode, encode
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts, quiet
@@ -77,6 +78,9 @@ class Archive:
         #: Final status of a C-MOVE for one instance alone, by its UID.
         self.refused_instances: dict[str, int] = {}
         self.get_status = None
+        #: What the final response of a C-MOVE says instead of the truth, by element; ``failed_uids`` is its list.
+        #: None stands for an element that is not there.
+        self.final = lambda level: {}
         self.abort_after = None
         self.pending = True
         self.on_move = lambda: None
@@ -255,22 +259,29 @@ class Archive:
             thread = threading.Thread(target=self._send_late, args=(later, destination))
             self._threads.append(thread)
             thread.start()
-        self._respond(assoc, request, context_id, 0x0000, completed=done)
+        said = {"completed": done} | self.final(str(identifier.QueryRetrieveLevel))
+        self._respond(assoc, request, context_id, said.pop("status", 0x0000), **said)
 
     def _send_late(self, instances, destination):
         time.sleep(self.late_seconds)
         self.store(instances, destination=destination)
 
-    def _respond(self, assoc, request, context_id, status, *, completed=0, remaining=None):
+    def _respond(
+        self, assoc, request, context_id, status, *, completed=0, failed=0, warning=0, remaining=None, failed_uids=()
+    ):
         response = C_MOVE()
         response.MessageIDBeingRespondedTo = request.MessageID
         response.AffectedSOPClassUID = request.AffectedSOPClassUID
-        response.Status = status
+        if status is not None:
+            response.Status = status
         response.NumberOfCompletedSuboperations = completed
-        response.NumberOfFailedSuboperations = 0
-        response.NumberOfWarningSuboperations = 0
-        if remaining is not None:
-            response.NumberOfRemainingSuboperations = remaining
+        response.NumberOfFailedSuboperations = failed
+        response.NumberOfWarningSuboperations = warning
+        response.NumberOfRemainingSuboperations = remaining
+        if failed_uids:
+            identifier = Dataset()
+            identifier.FailedSOPInstanceUIDList = list(failed_uids)
+            response.Identifier = BytesIO(encode(identifier, True, True))
         assoc.dimse.send_msg(response, context_id)
 
 

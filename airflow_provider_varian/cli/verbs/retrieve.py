@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_varian.cli.arguments import listening_address, positive, seconds
+from airflow_provider_varian.cli.arguments import listening_address, not_negative, positive, seconds
 from airflow_provider_varian.cli.interrupt import interruptible
 from airflow_provider_varian.cli.keys import add_key_arguments, level_of, parse_keys, refuse_keys_without_values
 from airflow_provider_varian.cli.peer_options import add_peer_arguments, peer_from_arguments
@@ -61,10 +61,25 @@ def _add_arguments(parser: ArgumentParser) -> None:
     )
     add("--layout", metavar="TEMPLATE", help="path below DIR, e.g. {AcquisitionDate}/{Modality}.{SOPInstanceUID}.dcm")
     add("--limit", type=positive, metavar="N", help="take so many at most (exit status 3 when there are more)")
+    add("--minimum", type=positive, metavar="N", help="how many there must be at least (exit status 3 when fewer)")
     add("--spool", metavar="DIR", help="where objects are received; default: .dicom/spool below --out")
     add(
         "--port-wait", type=seconds, default=60.0, metavar="SECONDS", help="wait for a taken port; default: %(default)g"
     )
+    add(
+        "--refresh",
+        choices=("if_changed", "never", "always"),
+        default="if_changed",
+        help="fetch plans, structure sets and doses that are held again, since they may change; default: %(default)s",
+    )
+    add("--verify", choices=("path", "hash"), help="what makes an object held; default: hash after an unfinished try")
+    add(
+        "--recheck",
+        type=not_negative,
+        metavar="N",
+        help="ask for the list again afterwards, at most N times, for what is new; default: 3",
+    )
+    add("--settle", type=seconds, metavar="SECONDS", help="seconds of quiet after which late objects are given up")
     add("--dry-run", action="store_true", help="list what would be retrieved, retrieve and write nothing")
     add("--json", action="store_true", help="print the result as JSON")
 
@@ -102,6 +117,7 @@ def _retrieve(
     from airflow_provider_varian.retrieval.destination import Destination
     from airflow_provider_varian.retrieval.identity import retrieval_id_of_command
     from airflow_provider_varian.retrieval.layout import Layout
+    from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS
     from airflow_provider_varian.retrieval.retrieve import retrieve
     from airflow_provider_varian.retrieval.selection import select
 
@@ -115,6 +131,7 @@ def _retrieve(
             keys,
             profile=profile,
             layout=layout,
+            minimum=arguments.minimum,
             limit=arguments.limit,
             cancellation=cancellation,
         )
@@ -122,6 +139,8 @@ def _retrieve(
             peer=peer.name,
             destination=destination.uri,
             request={"level": str(level_of(arguments.level, keys)), "keys": keys},
+            minimum=arguments.minimum,
+            limit=arguments.limit,
             # A dry run leaves no trace in the destination, not even the ID that is kept there.
             destination_id="" if arguments.dry_run else destination.random_id(),
         )
@@ -135,6 +154,10 @@ def _retrieve(
                 retrieval_id=retrieval_id,
                 layout=layout,
                 port_wait_seconds=arguments.port_wait,
+                verify=arguments.verify,
+                refresh=arguments.refresh,
+                recheck_rounds=RECHECK_ROUNDS if arguments.recheck is None else arguments.recheck,
+                settle_seconds=arguments.settle,
                 on_change=on_change,
                 on_progress=on_progress,
                 cancellation=cancellation,
@@ -175,18 +198,27 @@ def _progress(
 
 
 def _show(result: RetrievalResult, output: Output) -> None:
+    from airflow_provider_varian.reports.mapping import missing_mappings
+    from airflow_provider_varian.reports.text import headline, missing_lines
+
     manifest = result.manifest
     answer = {
         "outcome": str(result.outcome),
         "message": manifest.message,
         "manifest": result.manifest_path,
         "counts": result.counts,
+        "missing": missing_mappings(manifest),
     }
     shown = {name: count for name, count in result.counts.items() if count or name in _ALWAYS_SHOWN}
 
     def show() -> None:
-        output.line(f"{result.outcome}: {manifest.message}")
+        output.line(headline(manifest))
         output.pairs({"manifest": result.manifest_path, **shown})
+        lines = missing_lines(manifest, rest="varian-dicom report --all names them")
+        for line in lines:
+            output.line(line)
+        if lines:
+            output.note("the same command again asks for what is missing alone")
 
     output.result(answer, show)
 
@@ -207,8 +239,18 @@ def _show_plan(result: RetrievalResult, output: Output) -> ExitStatus:
         if rows:
             output.table(columns, rows)
         output.note(f"{len(rows)} found, {result.counts['held']} of them held already; nothing was retrieved")
+        if limited:
+            output.note("there may be more: a limit was hit")
+        if short:
+            output.note(f"at least {minimum} are expected")
 
-    output.result({"dry_run": True, "counts": result.counts, "instances": instances}, show)
+    limited = bool(result.manifest.request.get("limited"))
+    minimum = result.manifest.request.get("minimum")
+    short = minimum is not None and len(rows) < minimum
+    answer = {"dry_run": True, "limited": limited, "short": short, "counts": result.counts, "instances": instances}
+    output.result(answer, show)
+    if limited or short:
+        return ExitStatus.INCOMPLETE
     return ExitStatus.DONE if rows else ExitStatus.NOTHING_FOUND
 
 

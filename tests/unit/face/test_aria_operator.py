@@ -217,7 +217,80 @@ def test_a_list_that_still_grows_is_asked_for_until_it_stands_still(aria, mornin
     at = morning()
     assert _operator(aria).execute(at)["outcome"] == "complete"
     assert [day["found"] for day in _summary(at)["days"]] == [8, 8]
-    assert daemon.counts["C-FIND"] - before == 1 + 3 + 3  # the plan, three that grow, three of the same
+    # The plan, three that grow, three of the same, and three of the same after the transfer.
+    assert daemon.counts["C-FIND"] - before == 1 + 3 + 3 + 3
+
+
+def test_an_image_that_appears_during_the_transfer_is_retrieved_and_counts(aria, morning, daemon):
+    late = next(uid for uid in sorted(_listed(aria)) if ".20261120." in uid)
+    daemon.holdings.hidden = lambda uid: uid == late and not daemon.counts["C-MOVE"]
+    at = morning()
+    assert _operator(aria).execute(at)["outcome"] == "complete"
+    assert [day["found"] for day in _summary(at)["days"]] == [8, 8]
+    manifest = json.loads(Path(at["ti"].xcoms(MANIFEST_KEY)[-1]["uri"].removeprefix("file://")).read_text())
+    assert [one["sop_instance_uid"] for one in manifest["instances"] if one.get("found_late")] == [late]
+
+
+EACH_BEAM = {"expected": {"working_days": EVERY_DAY, "each_beam_once": True}}
+
+
+def test_lists_and_retrievals_are_as_thorough_as_the_task_is_told(aria, morning, monkeypatch):
+    from airflow_provider_varian.aria import qa_images
+
+    inner, retrieve, listed, told = qa_images.list_until_stable, DicomHook.retrieve, [], []
+
+    def listing(ask, *, profile, **kwargs):
+        listed.append((profile.stable_counts, profile.stable_interval_seconds))
+        return inner(ask, profile=profile, **kwargs)
+
+    def retrieving(self, request, **kwargs):
+        told.append({name: kwargs[name] for name in settings})
+        return retrieve(self, request, **kwargs)
+
+    monkeypatch.setattr(qa_images, "list_until_stable", listing)
+    monkeypatch.setattr(DicomHook, "retrieve", retrieving)
+    settings = {
+        "verify": "hash",
+        "refresh": "always",
+        "recheck_rounds": 1,
+        "stable_counts": 2,
+        "stable_interval_seconds": 0.02,
+        "settle_seconds": 0.3,
+        "port_wait_seconds": 7,
+    }
+    assert _operator(aria, EACH_BEAM, **settings).execute(morning())["outcome"] == "complete"
+    assert told == [settings, settings]  # the images, and the plan
+    assert listed == [(2, 0.02)] * 2  # before and after the transfer
+
+
+@pytest.mark.parametrize(("settings", "lists"), [({}, 2 * 3), ({"recheck_rounds": 0, "stable_counts": 1}, 1)])
+def test_images_are_listed_as_often_as_the_task_is_told(aria, morning, daemon, settings, lists):
+    _operator(aria, **settings).execute(morning())
+    assert daemon.counts["C-FIND"] == 1 + lists  # the plan, and the images
+
+
+def test_held_images_are_verified_by_hash_when_the_task_is_told_to(aria, morning, storage):
+    _operator(aria).execute(morning())
+    image = _images(storage)[-1]
+    image.write_bytes(image.read_bytes()[:-2] + b"!!")
+    assert _operator(aria).execute(morning())["outcome"] == "complete"
+    with pytest.raises(IncompleteRetrievalError, match="2026-11-20: partial"):
+        _operator(aria, verify="hash").execute(morning())
+
+
+@pytest.mark.parametrize(("refresh", "moves"), [("if_changed", 0), ("never", 0), ("always", 1)])
+def test_a_held_plan_is_fetched_again_when_the_task_is_told_to_and_no_image_is(aria, morning, daemon, refresh, moves):
+    _operator(aria, EACH_BEAM).execute(morning())
+    before = daemon.counts["C-MOVE"]
+    assert _operator(aria, EACH_BEAM, refresh=refresh).execute(morning(run_id="second"))["outcome"] == "complete"
+    assert daemon.counts["C-MOVE"] - before == moves
+
+
+@pytest.mark.parametrize("setting", [{"verify": "sha"}, {"refresh": "sometimes"}], ids=str)
+def test_what_makes_an_object_held_is_one_of_some_words(aria, morning, daemon, setting):
+    with pytest.raises(AirflowFailException, match="Choose one of"):
+        _operator(aria, **setting).execute(morning())
+    assert daemon.counts["C-FIND"] == 0
 
 
 def test_the_suspicion_of_a_crop_is_told_to_summary_and_report(aria, morning, context, storage, monkeypatch, caplog):

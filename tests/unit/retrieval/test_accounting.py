@@ -12,10 +12,12 @@ from airflow_provider_varian.errors import ConfigurationError, QueryError
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.model import InformationModel
 from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.retrieval.audit import audit
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.identity import retrieval_id_of_command, retrieval_id_of_task
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
-from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport, load_manifest, verify_manifest
+from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport, load_manifest
+from airflow_provider_varian.retrieval.missing import judge_missing
 from airflow_provider_varian.retrieval.outcome import Outcome, State, outcome_of
 from airflow_provider_varian.retrieval.plan import MAX_UIDS, Stage, asks_of, stages_of
 from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
@@ -72,7 +74,7 @@ def test_a_conflict_is_here_but_does_not_count_as_verified():
 
 def test_what_did_not_come_is_missing_and_what_failed_stays_failed():
     account = ledger()
-    account.judge_missing()
+    judge_missing(account)
     assert [str(entry.state) for entry in account.entries.values()] == ["verified", "conflict", "missing", "failed"]
 
 
@@ -182,6 +184,15 @@ def test_the_manifest_that_the_shapes_are_made_of_is_readable(tmp_path):
     assert list(load_manifest(Destination(tmp_path), "r-1").ledger.entries) == ["1.1"]
 
 
+@pytest.mark.parametrize("uid", ["", "1.2.x", "../1.2"])
+def test_an_instance_that_is_named_by_no_uid_is_left_out_of_a_manifest_alone(tmp_path, caplog, uid):
+    bad = {"sop_instance_uid": uid, "state": "found"}
+    Destination(tmp_path).write_text(PurePosixPath(".dicom/r-1.json"), changed(instances=[bad, GOOD], unexpected=[bad]))
+    read = load_manifest(Destination(tmp_path), "r-1")
+    assert (list(read.ledger.entries), list(read.ledger.unexpected)) == (["1.1"], [])
+    assert "an instance has a SOP Instance UID that is no UID; it is left out" in caplog.text
+
+
 def test_verifying_a_manifest_names_what_is_gone_or_changed(tmp_path):
     destination = Destination(tmp_path)
     for name in ("1.1", "1.2", "1.3"):
@@ -192,7 +203,7 @@ def test_verifying_a_manifest_names_what_is_gone_or_changed(tmp_path):
         Entry(sop_instance_uid="1.3", state=State.VERIFIED, path="1.3", bytes=5),
         Entry(sop_instance_uid="1.4", state=State.VERIFIED, path="1.4", bytes=5),
     ]
-    wrong = verify_manifest(Manifest(id="x", ledger=Ledger(entries)), destination)
+    wrong = audit(Manifest(id="x", ledger=Ledger(entries)), destination).differences
     assert wrong == {
         "1.1": "has another SHA-256",
         "1.2": "has 5 bytes instead of 4",
@@ -215,6 +226,15 @@ def test_a_commands_id_hangs_on_the_destinations_random_id():
     first = retrieval_id_of_command(**base, request={"a": "1", "b": ["2"]})
     assert first == retrieval_id_of_command(**base, request={"b": ["2"], "a": "1"})
     assert first != retrieval_id_of_command(**{**base, "destination_id": "2"}, request={"a": "1", "b": ["2"]})
+
+
+def test_a_command_for_a_part_has_an_id_of_its_own_and_one_for_the_whole_keeps_the_one_it_had():
+    base = {"peer": "A@h:1", "destination": "/x", "destination_id": "1", "request": {"level": "IMAGE", "keys": {}}}
+    whole = retrieval_id_of_command(**base, limit=None, minimum=None)
+    # Written by versions that knew no limit here: manifests that lie at their users' under this name.
+    assert whole == retrieval_id_of_command(**base) == "915076a1-17e1-591e-a262-27f2601d7f84"
+    parts = [{"limit": 2}, {"limit": 3}, {"minimum": 2}, {"limit": 2, "minimum": 2}]
+    assert len({whole, *(retrieval_id_of_command(**base, **part) for part in parts)}) == 5
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from airflow_provider_varian.errors import CancelledError
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
-from airflow_provider_varian.retrieval import intake
+from airflow_provider_varian.retrieval import held, intake
 from airflow_provider_varian.retrieval.claims import Claims
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
@@ -157,6 +157,67 @@ def test_with_a_limit_a_retry_brings_what_is_missing_and_no_others(clinic):
     result = clinic.run(clinic.images(1, limit=2))
     assert (result.outcome, clinic.archive.sent) == (Outcome.LIMITED, [uid(2)])
     assert result.manifest.warnings == []
+
+
+# What is held
+
+
+def spoil(clinic):
+    """Change a file of image 1 without changing its size."""
+    (path,) = [path for path in filed(clinic) if path.name.endswith(f"{uid(1)}.dcm")]
+    path.write_bytes(path.read_bytes()[:-2] + b"!!")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.PENDING, Outcome.PARTIAL])
+@pytest.mark.parametrize(("verify", "noticed"), [(None, True), ("hash", True), ("path", False)])
+def test_a_retry_after_an_unfinished_try_verifies_by_hash_unless_told_otherwise(clinic, outcome, verify, noticed):
+    clinic.run(clinic.images(1, 2))
+    manifest = load_manifest(Destination(clinic.root), "r-1")
+    manifest.outcome = outcome
+    manifest.write(Destination(clinic.root))
+    spoil(clinic)
+    result = clinic.run(clinic.images(1, 2), verify=verify)
+    assert (result.counts["held"], result.counts["conflict"]) == ((1, 1) if noticed else (2, 0))
+
+
+def killed_before_it_said_so(clinic):
+    """Let the manifest be as a killed try leaves it whose last objects came after it was written."""
+    manifest = load_manifest(Destination(clinic.root), "r-1")
+    manifest.outcome = Outcome.PENDING
+    manifest.ledger.entries = {name: entry.anew() for name, entry in manifest.ledger.entries.items()}
+    manifest.write(Destination(clinic.root))
+
+
+def test_what_a_killed_try_published_and_did_not_write_down_is_inspected_and_hashed(clinic):
+    first = clinic.run(clinic.images(1, 2)).manifest.ledger.entries
+    killed_before_it_said_so(clinic)
+    clinic.archive.sent.clear()
+    result = clinic.run(clinic.images(1, 2))
+    assert (result.outcome, result.counts["held"], clinic.archive.sent) == (Outcome.COMPLETE, 2, [])
+    for name, entry in result.manifest.ledger.entries.items():
+        told = (entry.sha256, entry.sha256_data_set, entry.transfer_syntax_uid, entry.bytes)
+        assert told == (first[name].sha256, first[name].sha256_data_set, "1.2.840.10008.1.2", first[name].bytes)
+
+
+@pytest.mark.parametrize("damage", ["cut", "another object"])
+def test_what_no_manifest_has_hashed_is_held_on_a_resume_only_if_it_is_whole(clinic, damage):
+    clinic.run(clinic.images(1, 2))
+    killed_before_it_said_so(clinic)
+    one, two = (next(path for path in filed(clinic) if path.name.endswith(f"{uid(n)}.dcm")) for n in (1, 2))
+    one.write_bytes(one.read_bytes()[:-10] if damage == "cut" else two.read_bytes())
+    clinic.archive.sent.clear()
+    result = clinic.run(clinic.images(1, 2))
+    assert (result.outcome, result.counts["held"], clinic.archive.sent) == (Outcome.PARTIAL, 1, [uid(1)])
+    # What lies there is nobody's to remove: both are kept, and named.
+    assert result.manifest.ledger.entries[uid(1)].state is State.CONFLICT
+
+
+@pytest.mark.parametrize(("verify", "noticed"), [(None, False), ("hash", True), ("path", False)])
+def test_a_rerun_of_a_finished_try_looks_at_paths_unless_told_otherwise(clinic, verify, noticed):
+    clinic.run(clinic.images(1, 2))
+    spoil(clinic)
+    result = clinic.run(clinic.images(1, 2), verify=verify)
+    assert (result.counts["held"], result.counts["conflict"]) == ((1, 1) if noticed else (2, 0))
 
 
 # What lies in the spool
@@ -352,7 +413,7 @@ def test_a_cancellation_ends_the_look_at_what_is_held(clinic, monkeypatch):
         cancellation.cancel()
         return ""
 
-    monkeypatch.setattr(intake, "sha256_of", hash_and_cancel)
+    monkeypatch.setattr(held, "sha256_of", hash_and_cancel)
     with pytest.raises(CancelledError):
         clinic.run(verify="hash", cancellation=cancellation)
     assert len(set(hashed)) == 1

@@ -1,0 +1,36 @@
+"""What a transfer works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.dimse.suboperations import SubOperations
+from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.retrieval.method import Method
+
+Progress = Callable[[SubOperations], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Means:
+    """What a transfer works with.
+
+    :param peer: whom to ask.
+    :param profile: its habits.
+    :param method: ``auto`` is C-GET where it is accepted, else C-MOVE.
+    :param cancellation: stops it from outside.
+    :param port_wait_seconds: how long to wait for a receiver's port that is taken.
+    :param settle_seconds: seconds of quiet after which late objects are given up.
+    :param on_progress: called with each pending response.
+    """
+
+    peer: Peer
+    profile: Profile
+    method: Method
+    cancellation: Cancellation
+    port_wait_seconds: float
+    settle_seconds: float
+    on_progress: Progress | None = None
