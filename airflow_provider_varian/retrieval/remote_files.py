@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 from airflow_provider_varian.errors import DestinationWriteError
+
+#: How often a file that is replaced while it is read is begun again.
+_TRIES: Final = 5
+_T = TypeVar("_T")
 
 
 class RemoteFiles:
@@ -52,32 +57,54 @@ class RemoteFiles:
     def content(self, path: str) -> bytes | None:
         """Return what is in a (small) file; ``None`` when it is not there."""
         try:
-            with self.open(path) as reader:
-                return bytes(reader.read())
+            return self.reading(path, lambda reader: bytes(reader.read()))
         except OSError as error:
             if not _is_missing(error):
                 raise
             return None
 
-    def open(self, path: str) -> Any:
-        """Open a file as it is now, to read from it."""
-        self.forget_listings()
-        return self.fs.open(path, "rb")
+    def reading(self, path: str, read: Callable[[Any], _T]) -> _T:
+        """Open a file as it is now, and return what ``read`` makes of it.
 
-    def check(self, path: str, *, size: int, sha256: str) -> None:
+        :param read: called with the open file; called again when the store says that somebody replaced it meanwhile.
+        """
+        for _ in range(_TRIES - 1):
+            try:
+                return self._reading(path, read)
+            except OSError as error:
+                if type(error).__name__ != "FileExpired":  # s3fs's: what it reads is not what it has opened any more
+                    raise
+        return self._reading(path, read)
+
+    def _reading(self, path: str, read: Callable[[Any], _T]) -> _T:
+        self.forget_listings()
+        with self.fs.open(path, "rb") as reader:
+            return read(reader)
+
+    def check(self, path: str, *, size: int, sha256: str, remove: bool = True) -> None:
         """Read a file back.
 
-        :raises DestinationWriteError: when it is not what was written; it is removed then.
+        :param remove: whether it is removed when it is not what was written.
+        :raises DestinationWriteError: when it is not.
         """
-        digest = hashlib.sha256()
-        with self.open(path) as reader:
-            while chunk := reader.read(1 << 20):
-                digest.update(chunk)
-        if self.size(path) != size or digest.hexdigest() != sha256:
-            self.fs.rm_file(path)
+        if self._digest(path) != sha256 or self.size(path) != size:
+            if remove:
+                self.fs.rm_file(path)
             raise DestinationWriteError(
                 f"a file below {self.uri} reads back differently than it was written", step="publish"
             )
+
+    def sha256(self, path: str) -> str | None:
+        """Return the SHA-256 of a file, in hexadecimal; ``None`` when it is not there."""
+        try:
+            return self._digest(path)
+        except OSError as error:
+            if not _is_missing(error):
+                raise
+            return None
+
+    def _digest(self, path: str) -> str:
+        return self.reading(path, _sha256)
 
     def discard(self, path: str) -> None:
         """Remove a file if that is possible."""
@@ -91,6 +118,13 @@ class RemoteFiles:
         them are forgotten, since file systems differ in the key under which they remember one.
         """
         self.fs.invalidate_cache()
+
+
+def _sha256(reader: Any) -> str:
+    digest = hashlib.sha256()
+    while chunk := reader.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _is_missing(error: OSError) -> bool:

@@ -13,7 +13,7 @@ from airflow_provider_varian.retrieval.remote_files import RemoteFiles
 from airflow_provider_varian.retrieval.remote_writers import writer_for
 
 if TYPE_CHECKING:
-    from airflow_provider_varian.retrieval.destination import DestinationPath
+    from airflow_provider_varian.retrieval.destination import DestinationPath, Pause
 
 
 class RemoteStore:
@@ -34,7 +34,8 @@ class RemoteStore:
             raise ConfigurationError(
                 f"the destination {root} cannot be opened: {error}",
                 step="publish",
-                hint="Install the package of that protocol, and check the connection it names",
+                hint="Install what knows that protocol (in a task, the provider of the store, for s3 "
+                "apache-airflow-providers-amazon[s3fs]; else s3fs), and check the connection it names",
             ) from error
         self._files = RemoteFiles(fs, uri=self._uri)
         self._writer = writer_for(self._files, self._root)
@@ -53,6 +54,20 @@ class RemoteStore:
         with self._using():
             return self._writer.put(source, self._path(relative), sha256)
 
+    def replace(self, source: Path, relative: PurePosixPath, sha256: str, instead_of: str, pause: Pause) -> bool:
+        """Write an object in the place of another; see :class:`.destination.Store`. There is no lock to wait for."""
+        with self._using():
+            return self._writer.replace(source, self._path(relative), sha256, instead_of)
+
+    def remove(self, relative: PurePosixPath, sha256: str, pause: Pause) -> bool:
+        """Remove an object; see :class:`.destination.Store`."""
+        with self._using():
+            path = self._path(relative)
+            if self._files.sha256(path) != sha256:
+                return False
+            self._files.fs.rm_file(path)
+            return True
+
     def names_beside(self, relative: PurePosixPath, prefix: str) -> list[PurePosixPath]:
         """List the objects of one folder; see :class:`.destination.Store`."""
         with self._using():
@@ -61,8 +76,13 @@ class RemoteStore:
 
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy an object into a local file."""
-        with self._using(), self._files.open(self._path(relative)) as reader, target.open("xb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+
+        def copy(reader: Any) -> None:
+            with target.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+
+        with self._using():
+            self._files.reading(self._path(relative), copy)
 
     def read_text(self, relative: PurePosixPath) -> str | None:
         """Read a text object."""
@@ -90,5 +110,16 @@ class RemoteStore:
             raise DestinationWriteError(
                 f"the destination {self._uri} cannot be used: {type(error).__name__}",
                 step="publish",
-                hint="Check that the store exists and that its connection may write to it",
+                hint=_hint(error),
             ) from None
+
+
+def _hint(error: Exception) -> str:
+    """Say what to do, by the kind of an error alone."""
+    if isinstance(error, PermissionError):
+        return "The store denies it: its credentials have to list, read, write and remove below the destination"
+    if isinstance(error, FileNotFoundError):
+        return "There is no such bucket or folder: make it, or correct the destination"
+    if type(error).__name__ == "NoCredentialsError":  # botocore's, an OSError of no kind
+        return "There are no credentials for the store: set them where its client looks for them, or in the connection"
+    return "Check that the store runs, can be reached from here, and that its connection may write to it"
