@@ -91,6 +91,24 @@ def destination_path(destination: str | os.PathLike[str] | ObjectStoragePath) ->
     return ObjectStoragePath(f"file://{path}")
 
 
+def source_path(source: str | os.PathLike[str] | ObjectStoragePath, place: int) -> ObjectStoragePath:
+    """Return a file that is to be sent as Airflow's path type.
+
+    :param source: an absolute local path, or an object-storage URI.
+    :param place: its place in the list, from 1: a message tells that, since a file's name may hold a patient's.
+    :raises ConfigurationError: for a relative path, and for a store that Airflow does not know.
+    """
+    try:
+        return destination_path(source)
+    except ConfigurationError:
+        pass
+    raise ConfigurationError(
+        f"number {place} of the files to be sent is a relative path, or in a store that Airflow does not know",
+        hint="Name absolute paths or object-storage URIs such as s3://conn_id@bucket/key, and install the provider "
+        "package of the store.",
+    )
+
+
 def below(root: ObjectStoragePath, *parts: str) -> ObjectStoragePath:
     """Return a path below a root; its connection stays.
 

@@ -21,11 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NOTHING_FOUND: Final = "nothing was found"
-
 #: Statuses about one request: keys that the peer does not take, and an end before the end (PS3.4 C.4.2.1.5).
 _ABOUT_ONE_REQUEST: Final = (0xA900, 0xFE00)
-_NAMED_AT_MOST: Final = 5
 
 OnPartial = Literal["fail", "accept"]
 OnEmpty = Literal["skip", "fail", "accept"]
@@ -52,7 +49,17 @@ class DicomRetrieveOperator(DicomOperator):
         ``partial`` and ``short``.
     :param on_empty: ``skip``, ``fail`` (and retry) or ``accept`` when nothing is found and no ``minimum`` is set.
     :param port_wait_seconds: how long to wait for a receiver port that another task uses.
-    :param verify: ``path``: what is at its final path is held; ``hash``: and has the manifest's SHA-256.
+    :param verify: ``path``: what is at its final path is held; ``hash``: and has the manifest's SHA-256, or, where the
+        manifest has none, is whole; None: ``hash`` in a retry of a try that did not finish, else ``path``.
+    :param refresh: plans, structure sets and doses may change under their UID, so held ones are compared with what
+        the peer answers: ``if_changed`` fetches those again that changed, or of which the peer does not say it;
+        ``always`` all of them; ``never`` none. The older version is kept. Images are never fetched again.
+    :param recheck_rounds: the list is asked for again after the transfer, and what is new is retrieved too, until
+        nothing is new or so many times (None: 3; 0: not at all).
+    :param stable_counts: equal lists in a row that make a list stable; None: as the connection's profile says, also
+        for the next two.
+    :param stable_interval_seconds: seconds between two of them.
+    :param settle_seconds: seconds of quiet after which late objects are given up.
     :param dicom_conn_id: the connection (templated).
     """
 
@@ -72,7 +79,12 @@ class DicomRetrieveOperator(DicomOperator):
         on_partial: OnPartial = "fail",
         on_empty: OnEmpty = "skip",
         port_wait_seconds: float | None = None,
-        verify: Literal["path", "hash"] = "path",
+        verify: Literal["path", "hash"] | None = None,
+        refresh: Literal["if_changed", "never", "always"] = "if_changed",
+        recheck_rounds: int | None = None,
+        stable_counts: int | None = None,
+        stable_interval_seconds: float | None = None,
+        settle_seconds: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -87,17 +99,25 @@ class DicomRetrieveOperator(DicomOperator):
         self.on_empty = on_empty
         self.port_wait_seconds = port_wait_seconds
         self.verify = verify
+        self.refresh = refresh
+        self.recheck_rounds = recheck_rounds
+        self.stable_counts = stable_counts
+        self.stable_interval_seconds = stable_interval_seconds
+        self.settle_seconds = settle_seconds
 
     def run_dicom(self, context: Context) -> dict[str, Any]:
         """Select, retrieve, and decide by the outcome."""
         check_choice("on_partial", self.on_partial, ("fail", "accept"))
         check_choice("on_empty", self.on_empty, ("skip", "fail", "accept"))
+        check_held(self.verify, self.refresh)
         request = self.hook.select(
             self.level or None,
             self.keys,
             layout=self.layout,
             minimum=self.minimum,
             limit=self.limit,
+            stable_counts=self.stable_counts,
+            stable_interval_seconds=self.stable_interval_seconds,
             cancellation=self.cancellation,
         )
         return self._retrieve(context, request)
@@ -112,6 +132,11 @@ class DicomRetrieveOperator(DicomOperator):
             method=self.method,
             port_wait_seconds=self.port_wait_seconds,
             verify=self.verify,
+            refresh=self.refresh,
+            recheck_rounds=self.recheck_rounds,
+            stable_counts=self.stable_counts,
+            stable_interval_seconds=self.stable_interval_seconds,
+            settle_seconds=self.settle_seconds,
             on_change=ManifestPusher(context, root),
             cancellation=self.cancellation,
         )
@@ -153,31 +178,91 @@ class DicomGetOperator(DicomRetrieveOperator):
 class DicomMoveOperator(DicomRetrieveOperator):
     """:class:`DicomRetrieveOperator` by C-MOVE alone (PS3.4 C.4.2), or, with a destination, to a third party.
 
-    A third-party move ends with the outcome ``reported``: the peer's counters are all that is known. The task
-    succeeds with a warning. Failures that the peer reports are ``partial``.
+    A third-party move has a manifest too, below ``destination``; nothing else is written there. What should go is
+    listed at the peer first, and what did not arrive is asked for again. How that is known decides the outcome:
+
+    - By nothing but the peer's reports: ``reported`` at best, and the task succeeds with a warning.
+    - By ``verify_dicom_conn_id``: ``complete`` when the destination lists every instance.
+    - By ``verify_path``: ``complete`` when every instance is there as a whole file, which is hashed.
+
+    Otherwise the outcome is ``partial``, and the manifest names what is missing. What is there already is not moved
+    again, but for plans, structure sets and doses that this task did not bring there itself: they may have changed.
+
+    Nothing is received or filed here then, so ``layout``, ``verify``, ``refresh`` and ``port_wait_seconds`` do not
+    apply: the task refuses them together with a ``move_destination``.
 
     :param move_destination: AE title of another trusted entity, to which the peer then sends (templated); None: to us.
+    :param verify_dicom_conn_id: a connection to that entity, which is asked by C-FIND what it has (templated).
+    :param verify_path: absolute folder, or object-storage URI, where that entity files what it gets, and which this
+        worker can read (templated): a File Daemon's. Files are known by what is in them, whatever they are called.
     """
 
-    template_fields: Sequence[str] = (*DicomRetrieveOperator.template_fields, "move_destination")
+    template_fields: Sequence[str] = (
+        *DicomRetrieveOperator.template_fields,
+        "move_destination",
+        "verify_dicom_conn_id",
+        "verify_path",
+    )
 
-    def __init__(self, *, move_destination: str | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        move_destination: str | None = None,
+        verify_dicom_conn_id: str | None = None,
+        verify_path: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(method="move", **kwargs)
         self.move_destination = move_destination
+        self.verify_dicom_conn_id = verify_dicom_conn_id
+        self.verify_path = verify_path
+
+    def run_dicom(self, context: Context) -> dict[str, Any]:
+        """Refuse what contradicts itself, before the peer is asked for anything; then as ever."""
+        if self.move_destination:
+            inapplicable = {
+                "layout": bool(self.layout),
+                "verify": self.verify is not None,
+                "refresh": self.refresh != "if_changed",
+                "port_wait_seconds": self.port_wait_seconds is not None,
+            }
+            if given := [name for name, is_set in inapplicable.items() if is_set]:
+                raise ConfigurationError(
+                    f"{', '.join(given)}: cannot apply to a move to {self.move_destination!r}: we receive nothing",
+                    hint="Leave them out, or move_destination. verify_dicom_conn_id and verify_path prove such a move.",
+                )
+        elif self.verify_dicom_conn_id or self.verify_path:
+            raise ConfigurationError(
+                "verify_dicom_conn_id and verify_path say how a third party is looked at, and there is none",
+                hint="Set move_destination, or leave them out.",
+            )
+        return super().run_dicom(context)
 
     def _retrieve(self, context: Context, request: RetrievalRequest) -> dict[str, Any]:
         if not self.move_destination:
             return super()._retrieve(context, request)
-        report = self.hook.move(request, move_destination=self.move_destination, cancellation=self.cancellation)
-        counts = {"completed": report.completed, "failed": report.failed, "warning": report.warning}
-        # The peer's counters say nothing of what should exist.
-        outcome = "short" if report.outcome == "empty" and self.minimum else str(report.outcome)
-        told = {"outcome": outcome, "manifest": None, "counts": counts}
-        known = ", ".join(f"{count} {word}" for word, count in counts.items() if count is not None) or "no counts"
-        if report.failed_sop_instance_uids:
-            known += f"; named as failed: {_some(report.failed_sop_instance_uids)}"
-        message = f"sent to {self.move_destination}, as the peer says: {known}" if report.requests else NOTHING_FOUND
-        return self._decide(outcome, message, told)
+        root = destination_path(self.destination) if self.destination else storage_root()
+        result = self.hook.move(
+            request,
+            move_destination=self.move_destination,
+            retrieval_id=retrieval_id(context),
+            destination=root,
+            verify_dicom_conn_id=self.verify_dicom_conn_id or None,
+            verify_path=self.verify_path or None,
+            stable_counts=self.stable_counts,
+            stable_interval_seconds=self.stable_interval_seconds,
+            settle_seconds=self.settle_seconds,
+            recheck_rounds=self.recheck_rounds,
+            on_change=ManifestPusher(context, root),
+            cancellation=self.cancellation,
+        )
+        told = {
+            "outcome": str(result.outcome),
+            "manifest": str(below(root, str(result.manifest.path))),
+            "counts": dict(result.counts),
+        }
+        message = f"{result.manifest.message}; see {told['manifest']}"
+        return self._decide(str(result.outcome), message, told, result.error)
 
 
 def is_lasting(error: DicomError) -> bool:
@@ -191,11 +276,6 @@ def is_lasting(error: DicomError) -> bool:
     return not error.transient and error.status not in _ABOUT_ONE_REQUEST
 
 
-def _some(uids: Sequence[str]) -> str:
-    more = len(uids) - _NAMED_AT_MOST
-    return ", ".join(uids[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
-
-
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is none of the allowed ones.
 
@@ -203,3 +283,13 @@ def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise ConfigurationError(f"{name} is {value!r}", hint=f"Choose one of {', '.join(allowed)}.")
+
+
+def check_held(verify: str | None, refresh: str) -> None:
+    """Refuse values of ``verify`` and ``refresh``, which say what makes an object held, that are none.
+
+    :raises ConfigurationError: names the argument and the allowed values.
+    """
+    if verify is not None:
+        check_choice("verify", verify, ("path", "hash"))
+    check_choice("refresh", refresh, ("if_changed", "never", "always"))

@@ -1,63 +1,34 @@
-"""C-MOVE to a third party: the peer sends objects to somebody else, and reports (semantics 10).
+"""C-MOVE to a third party: the peer sends objects to somebody else, and each is accounted for (semantics 10).
 
-What the peer's counters say is all that is known here, so the outcome is ``reported`` at best.
+What should go there is listed at the source. What did is told by the weakest thing that the caller has: the peer's
+report (``reported``), a C-FIND on the destination (``listed``), or the destination's own files (``verified``).
 """
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydicom.dataset import Dataset
-
-from airflow_provider_varian.dimse import contexts, status
-from airflow_provider_varian.dimse.association import PeerAssociation, associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
-from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
-from airflow_provider_varian.errors import ConfigurationError, UnknownMoveDestinationError
-from airflow_provider_varian.query.model import model_for
+from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.query.profile import Profile
-from airflow_provider_varian.retrieval.ledger import Ledger
-from airflow_provider_varian.retrieval.outcome import Outcome
-from airflow_provider_varian.retrieval.plan import Ask, Stage, asks_of, whole_asks
+from airflow_provider_varian.retrieval.destination import Destination
+from airflow_provider_varian.retrieval.patience import patient_profile
+from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS, check_rounds
 from airflow_provider_varian.retrieval.request import RetrievalRequest
+from airflow_provider_varian.retrieval.third_party_folder import WatchedFolder
+from airflow_provider_varian.retrieval.third_party_job import OnChange, ThirdPartyJob
+from airflow_provider_varian.retrieval.third_party_proof import FiledInFolder, ListedAtPeer, Proof
+from airflow_provider_varian.retrieval.third_party_result import ThirdPartyResult
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from airflow_provider_varian.retrieval.destination import DestinationPath
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ThirdPartyResult:
-    """What the peer reported.
-
-    :param outcome: ``reported``; ``partial`` when the peer reports failures; ``empty`` when it
-        reports that there was nothing to send.
-    :param completed: sub-operations reported as completed; ``None`` when the peer gave no counts.
-    :param failed: sub-operations reported as failed.
-    :param warning: sub-operations reported with a warning: sent, with a remark.
-    :param failed_sop_instance_uids: instances that the peer names as failed.
-    :param requests: the final report of each request.
-    """
-
-    outcome: Outcome
-    completed: int | None
-    failed: int | None
-    warning: int | None
-    failed_sop_instance_uids: tuple[str, ...]
-    requests: tuple[SubOperations, ...]
-
-    def to_json(self) -> Mapping[str, Any]:
-        """Return outcome and counts as JSON-ready mapping."""
-        return {
-            "outcome": str(self.outcome),
-            "completed": self.completed,
-            "failed": self.failed,
-            "warning": self.warning,
-            "failed_sop_instance_uids": list(self.failed_sop_instance_uids),
-        }
+__all__ = ["ThirdPartyResult", "move_to_third_party"]
 
 
 def move_to_third_party(
@@ -66,20 +37,48 @@ def move_to_third_party(
     *,
     destination: str,
     profile: Profile,
-    cancellation: Cancellation | None = None,
+    manifest_root: str | Path | DestinationPath | Destination | None = None,
+    retrieval_id: str = "",
+    verify_peer: Peer | None = None,
+    verify_profile: Profile | None = None,
+    verify_path: str | Path | DestinationPath | None = None,
+    stable_counts: int | None = None,
+    stable_interval_seconds: float | None = None,
+    settle_seconds: float | None = None,
+    recheck_rounds: int = RECHECK_ROUNDS,
+    on_change: OnChange | None = None,
     on_progress: Callable[[SubOperations], None] | None = None,
+    cancellation: Cancellation | None = None,
 ) -> ThirdPartyResult:
-    """Have a peer send objects to another AE that it knows.
+    """Have a peer send objects to another AE that it knows, and account for each of them.
+
+    What the destination has already is not moved again, but for plans, structure sets and doses, which may have
+    changed (semantics 9): those are, unless an earlier try of the same work that did not finish proved them. Instances
+    that are missing afterwards are asked for again, more narrowly, as in a retrieval.
 
     :param peer: whom to ask.
-    :param request: level and unique keys, or the expected instances.
+    :param request: level, unique keys, and which instances should go there.
     :param destination: AE title of the move destination.
     :param profile: the peer's habits.
-    :param cancellation: stops it from outside.
+    :param manifest_root: where the manifest is kept, as ``.dicom/{retrieval_id}.json``; ``None``: nowhere, and a
+        retry knows of no earlier try.
+    :param retrieval_id: identity of the work (:mod:`.identity`): a retry has the same.
+    :param verify_peer: the destination as a peer that answers C-FIND: what it lists is *listed*.
+    :param verify_profile: its habits.
+    :param verify_path: folder in which the destination files what it gets, and which we can read: what is whole there
+        is *verified*.
+    :param stable_counts: equal lists in a row that make the source's list stable; ``None``: the profile's, also below.
+    :param stable_interval_seconds: seconds between two of them.
+    :param settle_seconds: how long nothing may change at the destination before what is missing is given up.
+    :param recheck_rounds: how often to ask for the source's list again afterwards, at most; what is new in it is moved
+        too; 0: never.
+    :param on_change: called with the manifest each time that it was written.
     :param on_progress: called with each pending response.
+    :param cancellation: stops it from outside.
+    :return: the judged move. Outcomes other than ``complete`` are not errors here.
+    :raises CancelledError: cancelled; the manifest stays ``pending``.
     :raises UnknownMoveDestinationError: the peer does not know the destination (0xA801).
-    :raises DicomError: what the association or a final failure status stands for, when nothing at all
-        was reported as sent.
+    :raises DicomError: when nothing could be moved because of it, or the proof could not be had from the start.
     """
     if not 0 < len(destination.strip()) <= 16:
         raise ConfigurationError(
@@ -87,83 +86,49 @@ def move_to_third_party(
             step="C-MOVE",
             hint="Name a trusted entity of the peer",
         )
-    for words in request.warnings:
-        logger.warning("%s: %s", peer.name, words)
-    asks = _asks(request, profile)
-    if not asks:
-        return ThirdPartyResult(
-            outcome=Outcome.EMPTY, completed=0, failed=0, warning=0, failed_sop_instance_uids=(), requests=()
+    if verify_peer is not None and verify_path is not None:
+        raise ConfigurationError(
+            "both a peer and a folder are to verify what was moved",
+            step="C-MOVE",
+            hint="Name the folder alone: a whole file proves more than a list",
         )
-    model = model_for(request.level, peer.information_model)
-    reports: list[SubOperations] = []
-    with associate(peer, contexts.move(model.move_uid), step="C-MOVE", cancellation=cancellation) as association:
-        for identifier in (ask.identifier(model) for ask in asks):
-            reports.append(_move(association, model.move_uid, identifier, destination, on_progress))
-            association.cancellation.pause(peer.request_pause_seconds)
-    return _judged(peer, destination, reports)
-
-
-def _move(
-    association: PeerAssociation,
-    model_uid: str,
-    identifier: Dataset,
-    destination: str,
-    on_progress: Callable[[SubOperations], None] | None,
-) -> SubOperations:
-    try:
-        return move(
-            association,
-            model_uid,
-            identifier,
-            destination=destination,
-            on_progress=on_progress,
-            # Pending responses are optional and the objects go elsewhere, so silence says nothing (semantics 11):
-            # only retrieve_deadline and the loss of the association end the wait.
-            idle_for=lambda: 0.0,
+    if manifest_root is not None and not retrieval_id:
+        raise ConfigurationError("a manifest needs the ID of its retrieval", step="manifest")
+    check_rounds(recheck_rounds)
+    cancellation = cancellation or Cancellation()
+    cancellation.raise_if_cancelled()
+    profile = patient_profile(
+        profile,
+        stable_counts=stable_counts,
+        stable_interval_seconds=stable_interval_seconds,
+        settle_seconds=settle_seconds,
+    )
+    patients: dict[str, str] = {}
+    proof: Proof | None = None
+    if verify_peer is not None:
+        proof = ListedAtPeer(
+            verify_peer,
+            profile=verify_profile or Profile(name="generic"),
+            patients=patients,
+            cancellation=cancellation,
         )
-    except UnknownMoveDestinationError as error:
-        error.hint = f"Enter {destination} with its own address and port under Trusted Application Entities"
-        raise
-
-
-def _asks(request: RetrievalRequest, profile: Profile) -> list[Ask]:
-    """Return the requests: what the user named, or the instances that are known by name."""
-    if request.expected is None:
-        return whole_asks(request, profile)
-    return asks_of(Stage.AS_ASKED, request, Ledger(item.entry() for item in request.expected), profile)
-
-
-def _judged(peer: Peer, destination: str, reports: Sequence[SubOperations]) -> ThirdPartyResult:
-    completed, failed, warning = (_sum(reports, name) for name in ("completed", "failed", "warning"))
-    named = tuple(dict.fromkeys(uid for report in reports for uid in report.failed_sop_instance_uids))
-    for report in reports:
-        error = status.error_for("C-MOVE", report.status, peer=peer.name, comment=report.error_comment)
-        if error is not None and not completed and not warning:
-            if report.status == 0xA702:
-                # What the peer says when it cannot reach the destination (varian-daemon 4.18).
-                error.hint = (
-                    f"Check that {destination} runs, that the peer's entry for it has the right address and port, "
-                    "and the firewall between the two"
-                )
-            raise error
-    # Counts are optional (PS3.4 C.4.2.1.6 ff.): a peer may name what failed and count nothing.
-    failures = bool(failed or named) or any(
-        status.error_for("C-MOVE", report.status, peer=peer.name) is not None for report in reports
+    elif verify_path is not None:
+        proof = FiledInFolder(
+            WatchedFolder(verify_path, quiet_seconds=profile.settle_seconds, cancellation=cancellation)
+        )
+    root = manifest_root
+    job = ThirdPartyJob(
+        peer,
+        request=request,
+        destination=destination,
+        profile=profile,
+        root=root if root is None or isinstance(root, Destination) else Destination(root),
+        retrieval_id=retrieval_id,
+        proof=proof,
+        patients=patients,
+        recheck_rounds=recheck_rounds,
+        on_change=on_change,
+        on_progress=on_progress,
+        cancellation=cancellation,
     )
-    outcome = Outcome.PARTIAL if failures else Outcome.REPORTED
-    if outcome is Outcome.REPORTED and completed == 0 and not warning:
-        outcome = Outcome.EMPTY
-    return ThirdPartyResult(
-        outcome=outcome,
-        completed=completed,
-        failed=failed,
-        warning=warning,
-        failed_sop_instance_uids=named,
-        requests=tuple(reports),
-    )
-
-
-def _sum(reports: Sequence[SubOperations], name: str) -> int | None:
-    """Add up a counter; ``None`` when the peer gave it nowhere."""
-    given = [value for report in reports if (value := getattr(report, name)) is not None]
-    return sum(given) if given else None
+    return job.run()
