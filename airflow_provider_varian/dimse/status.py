@@ -96,6 +96,8 @@ def describe(service: Service, status: int) -> str:
         words = _UNABLE.get(service, "unable to process")
     elif words is None and status & 0xFF00 == 0xA700:
         words = "refused: out of resources"
+    elif words is None and service == "C-STORE" and status & 0xFF00 == 0xA900:
+        words = _BY_SERVICE[service][0xA900]
     elif words is None and (status & 0xF000 == 0xB000 or status == 0x0001):
         words = "warning"
     return f"{words or 'unknown status'} (0x{status:04X})"
@@ -135,6 +137,13 @@ def _kind(service: Service, status: int) -> tuple[type[DicomError], str]:
             UnknownMoveDestinationError,
             "Enter the move destination, with this machine's address and the receiver's port, under "
             "Trusted Application Entities of the DB Service and restart the service",
+        )
+    if service == "C-STORE" and (status == 0x0122 or status & 0xFF00 == 0xA900 or status & 0xF000 == 0xC000):
+        # PS3.4 B.2.3: about this object, which would be refused again.
+        return (
+            RefusedByPeerError,
+            "The peer does not import this object as it is: look for the cause in the log of the DB Service, e.g. a "
+            "patient that ARIA does not know",
         )
     if status == 0x0122:
         return RefusedByPeerError, "The peer does not offer this service: check information model and retrieve method"
