@@ -5,13 +5,14 @@
     DicomError
     ├── TransientDicomError                 worth a retry
     │   ├── PeerUnreachableError            no TCP connection, or no TLS handshake
+    │   ├── AssociationBudgetError          our own budget of associations with the peer was used up
     │   ├── TransientRejectionError         association rejected for now (PS3.8 9.3.4)
     │   ├── AssociationAbortedError         the peer, or the network, ended the association
     │   ├── PeerTimeoutError                no answer in time
     │   ├── OutOfResourcesError             status 0xA7xx of the peer
     │   ├── PeerFailureError                any other failure status (0xCxxx, 0x0110)
     │   ├── ReceiverUnavailableError        our receiver's port or spool could not be had
-    │   ├── DestinationWriteError           the destination could not be written
+    │   ├── DestinationWriteError           the destination could not be written, or what it holds not be read
     │   ├── IncompleteRetrievalError        outcome ``partial`` or ``short`` that may not pass
     │   └── EmptyResultError                nothing there on a day when something must be (yet)
     └── PermanentDicomError                 a retry would end the same way
@@ -20,7 +21,7 @@
         ├── PermanentRejectionError         association rejected, e.g. unknown calling AE title
         ├── ContextRejectedError            no accepted presentation context for what is asked
         ├── UnknownMoveDestinationError     status 0xA801
-        ├── RefusedByPeerError              status 0x0122, 0x0124, 0xA900: not supported, not allowed
+        ├── RefusedByPeerError              status 0x0122, 0x0124, 0xA900, storing also 0xCxxx: not supported or allowed
         ├── CroppedAnswerError              the peer holds more than it is willing to list
         ├── UndecidedMatchError             an answer lacks the key that was matched on
         ├── AmbiguousMatchError             one was asked for, several fit
@@ -98,6 +99,10 @@ class PeerUnreachableError(TransientDicomError):
     """No TCP connection to the peer, or the TLS handshake failed."""
 
 
+class AssociationBudgetError(TransientDicomError):
+    """All associations that the connection's ``max_associations`` allows were in use for too long."""
+
+
 class TransientRejectionError(TransientDicomError):
     """The peer rejected the association for now (PS3.8 9.3.4; see semantics of rejections)."""
 
@@ -123,7 +128,7 @@ class ReceiverUnavailableError(TransientDicomError):
 
 
 class DestinationWriteError(TransientDicomError):
-    """A destination refused to be written."""
+    """A destination refused to be written, or what it holds to be read."""
 
 
 class IncompleteRetrievalError(TransientDicomError):

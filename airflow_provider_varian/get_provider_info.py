@@ -43,6 +43,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_varian.operators.aria",
                     "airflow_provider_varian.operators.dicom",
                     "airflow_provider_varian.operators.retrieve",
+                    "airflow_provider_varian.operators.store",
                 ],
             }
         ],

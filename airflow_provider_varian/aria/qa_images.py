@@ -30,6 +30,7 @@ from airflow_provider_varian.query.temporal import parse_date
 from airflow_provider_varian.query.verdict import Verdict
 from airflow_provider_varian.query.window import Window, clinic_zone, date_range_key
 from airflow_provider_varian.retrieval.listing import list_until_stable
+from airflow_provider_varian.retrieval.patience import patient_profile
 
 #: ImageType (0008,0008) by kind, compared as a whole tuple (varian-daemon 1.6).
 IMAGE_TYPES: Final = MappingProxyType(
@@ -212,6 +213,8 @@ def find_qa_images(
     images: str = "portal",
     kv: bool = False,
     zone: ZoneInfo | None = None,
+    stable_counts: int | None = None,
+    stable_interval_seconds: float | None = None,
     cancellation: Cancellation | None = None,
 ) -> tuple[list[QAImage], tuple[str, ...]]:
     """Return the wanted images of a plan, oldest first, each once; one C-FIND per round under a relational profile.
@@ -226,11 +229,16 @@ def find_qa_images(
     :param images: ``portal``, ``portal_dose`` or ``any``.
     :param kv: kV images too?
     :param zone: the clinic's zone; the connection's when None.
+    :param stable_counts: equal lists in a row that make a list stable; None: as the session's profile says.
+    :param stable_interval_seconds: seconds between two of them; None: as the session's profile says.
     :param cancellation: stops the waiting between two rounds.
     :return: the images, and sentences on what may be wrong with the list, without identifiers.
-    :raises ConfigurationError: no time zone, or another kind of images.
+    :raises ConfigurationError: no time zone, another kind of images, or a number out of range.
     :raises DicomError: what :meth:`~airflow_provider_varian.query.find.FindSession.find` raises.
     """
+    profile = patient_profile(
+        session.profile, stable_counts=stable_counts, stable_interval_seconds=stable_interval_seconds
+    )
     selection = Selection(
         plan_uid=plan.sop_instance_uid,
         window=window,
@@ -252,7 +260,7 @@ def find_qa_images(
         # An image that is left open counts as one: the list must stand still as a whole.
         return replace(found, answers=[*found.answers, *found.undecided], undecided=[])
 
-    listed = list_until_stable(ask, profile=session.profile, cancellation=cancellation)
+    listed = list_until_stable(ask, profile=profile, cancellation=cancellation)
     return unique_images(map(selection.of_answer, listed.answers)), tuple(listed.warnings)
 
 

@@ -90,6 +90,28 @@ def peer_from_arguments(arguments: Namespace, **overrides: Any) -> Peer:
     )
 
 
+def peer_beside(*, address: str | None, conn_id: str | None, calling: str | None) -> Peer:
+    """Return another peer than the one that :func:`peer_from_arguments` describes.
+
+    :param address: ``AET@host:port``; a peer of the generic profile then, without TLS.
+    :param conn_id: an Airflow connection instead.
+    :param calling: our AE title for an address; ``None``: the default.
+    :raises ConfigurationError: an address, a connection or a field is wrong.
+    """
+    from airflow_provider_varian.dimse.peer import peer_from_connection
+
+    settings = _from_connection(conn_id) if conn_id else _from_address(address or "")
+    if not conn_id:
+        settings.extra |= {"profile": "generic"} | ({"calling_ae_title": calling} if calling else {})
+    return peer_from_connection(
+        host=settings.host,
+        port=settings.port,
+        login=settings.login,
+        password=settings.password,
+        extra=settings.extra,
+    )
+
+
 def _named_options(arguments: Namespace) -> dict[str, Any]:
     named: dict[str, Any] = {"calling_ae_title": arguments.calling, "profile": arguments.profile}
     for key in _TLS_FILES:

@@ -8,6 +8,7 @@ from argparse import ArgumentParser, _SubParsersAction
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from reliability_table import HEADING, reliability_rows
 from simulator_table import simulator_rows
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
@@ -52,6 +53,19 @@ class SimulatorSwitches(SphinxDirective):
         lines = ["| Quirk | Name | Default | Meaning | Test |", "| --- | --- | --- | --- | --- |", *simulator_rows()]
         container = nodes.Element()
         self.state.nested_parse(StringList(lines, source="behaviour.py"), self.content_offset, container)
+        return container.children
+
+
+class Reliability(SphinxDirective):
+    """``{reliability} quirks`` or ``faults``: what becomes of each, and the test that shows it, as a table."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        lines = [f"| {' | '.join(HEADING)} |", "| " + " | ".join(["---"] * len(HEADING)) + " |"]
+        lines += reliability_rows(self.arguments[0])
+        container = nodes.Element()
+        self.state.nested_parse(StringList(lines, source="table.py"), self.content_offset, container)
         return container.children
 
 
@@ -110,4 +124,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("verb-help", VerbHelp)
     app.add_directive("simulator-switches", SimulatorSwitches)
     app.add_directive("irregularities", Irregularities)
+    app.add_directive("reliability", Reliability)
     return {"parallel_read_safe": True}

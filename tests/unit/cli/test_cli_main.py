@@ -62,7 +62,7 @@ def raising(error):
 
 
 def test_the_verbs_of_this_version_are_listed_and_no_others():
-    assert [verb.name for verb in program.VERBS] == ["echo", "find", "retrieve", "move", "simulate"]
+    assert [verb.name for verb in program.VERBS] == ["echo", "find", "retrieve", "move", "store", "report", "simulate"]
 
 
 @pytest.mark.parametrize("verb", [None, *(verb.name for verb in program.VERBS)])

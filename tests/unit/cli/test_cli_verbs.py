@@ -13,10 +13,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import RTImageStorage
+from pydicom import dcmread
+from support.archive import Archive
 from support.certificates import Authority
+from support.changing_plan import ChangingPlan
+from support.quiet import WITHIN, Clock
+from support.third_party import FilingStation
 
+from airflow_provider_varian.aria.profile import ARIA
 from airflow_provider_varian.cli.main import main
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
@@ -24,6 +28,8 @@ from airflow_provider_varian.simulator.facts import facts
 
 PATIENT = "QA_TB_WL"
 OF_THE_DAY = ("-k", f"PatientID={PATIENT}", "-k", "Modality=RTIMAGE", "-k", "AcquisitionDate=20260105")
+
+PLAN_OF_PATIENT = ("-k", f"PatientID={PATIENT}", "-k", "Modality=RTPLAN")
 
 
 def plan_of(clinic, label):
@@ -78,6 +84,25 @@ def test_tls_takes_its_certificates_from_files(clinic, tmp_path, capsys):
         (tmp_path / "other.pem").write_text(Authority("Other").certificate)
         assert main([*peer, *ours, "--tls-ca-certificate", str(tmp_path / "other.pem")]) == 1
     assert "PRIVATE KEY" not in "".join(capsys.readouterr())
+
+
+QUIET_AT_NIGHT = ("--set", 'quiet_hours={"daily": ["03:00-04:00"]}', "--set", "timezone=UTC")
+
+
+def test_echo_does_not_wait_for_the_end_of_quiet_hours_and_says_so(program, monkeypatch):
+    Clock(monkeypatch, WITHIN)
+    ended = program("echo", *QUIET_AT_NIGHT)
+    assert ended.status == 0
+    assert "answers AIRFLOW" in ended.out
+    assert ended.err.startswith("note: It is quiet time of this connection until 2026-11-21 04:00 (UTC)")
+
+
+def test_what_waits_for_the_end_of_quiet_hours_says_until_when(program, monkeypatch):
+    Clock(monkeypatch, WITHIN).over_after(6)
+    ended = program("find", "-k", f"PatientID={PATIENT}", "-k", "Modality=RTPLAN", *QUIET_AT_NIGHT)
+    assert ended.status == 0
+    assert ended.err.startswith(f"info: Quiet hours of {program.address}: waiting until 2026-11-21 04:00 (UTC)\n")
+    assert ended.err.count("info: ") == 1
 
 
 # ---------------------------------------------------------------------------------------------------------- find
@@ -219,6 +244,39 @@ def test_retrieve_by_move_brings_what_the_keys_select_and_the_second_time_nothin
     assert PATIENT not in json.dumps(manifest)
 
 
+def test_retrieve_fetches_a_plan_again_that_changed_unless_told_not_to(program, tmp_path):
+    plan = ChangingPlan(program.daemon, tmp_path / "served")
+    out = tmp_path / "out"
+    command = ("retrieve", "--listen", program.listen, "--out", out, *PLAN_OF_PATIENT, "--json")
+    assert program(*command).json["counts"]["verified"] == 1
+    plan.write(ApprovalStatus="APPROVED", RTPlanLabel="B")
+    assert program(*command, "--refresh", "never").json["counts"]["held"] == 1
+    shown = program(*command, "--dry-run")
+    assert [one.get("held", False) for one in shown.json["instances"]] == [False]
+    assert program(*command).json["counts"]["held"] == 0
+    assert program(*command, "--refresh", "always").json["counts"]["verified"] == 1
+    assert program.daemon.counts["C-MOVE"] == 1
+    (path,) = files_below(out)
+    assert dcmread(path).RTPlanLabel == "B"
+    assert len(list((out / ".dicom" / "versions").rglob("*.dcm"))) == 1
+
+
+@pytest.mark.parametrize(("options", "lists"), [((), 2), (("--recheck", 0), 1)])
+def test_retrieve_lists_again_as_often_as_is_said(program, tmp_path, options, lists):
+    ended = program("retrieve", "--listen", program.listen, "--out", tmp_path, *PLAN_OF_PATIENT, *options)
+    assert ended.status == 0, ended.err
+    assert program.daemon.counts["C-FIND"] == lists * ARIA.stable_counts
+
+
+def test_retrieve_verifies_by_hash_when_told_to(program, tmp_path):
+    command = ("retrieve", "--listen", program.listen, "--out", tmp_path, *OF_THE_DAY, "--json")
+    assert program(*command).status == 0
+    path = files_below(tmp_path)[0]
+    path.write_bytes(path.read_bytes()[:-2] + b"!!")
+    assert program(*command).json["counts"]["held"] == 12
+    assert program(*command, "--verify", "hash").json["counts"]["conflict"] == 1
+
+
 def test_retrieve_by_get_needs_no_port(program_with_get, clinic, tmp_path):
     series = plan_of(clinic, "OPEN_6MV").image_series_uid(clinic.days[-1])
     ended = program_with_get("retrieve", "--out", tmp_path, "-k", f"SeriesInstanceUID={series}", "--json")
@@ -273,6 +331,47 @@ def test_a_limit_leaves_the_retrieval_limited(program, tmp_path):
     ended = program("retrieve", "--listen", program.listen, "--out", tmp_path, *OF_THE_DAY, "--limit", 2, "--json")
     assert (ended.status, ended.json["outcome"]) == (3, "limited")
     assert len(files_below(tmp_path)) == 2
+
+
+def test_the_account_of_a_part_does_not_take_the_place_of_the_account_of_the_whole(program, tmp_path):
+    command = ("retrieve", "--listen", program.listen, "--out", tmp_path, *PLAN_OF_PATIENT, "--json")
+    whole = program(*command)
+    assert (whole.status, whole.json["outcome"]) == (0, "complete")
+    parts = [program(*command, *bound) for bound in (("--limit", 2), ("--limit", 1), ("--minimum", 99))]
+    assert [part.json["outcome"] for part in parts] == ["limited", "limited", "short"]
+    assert len({whole.json["manifest"], *(part.json["manifest"] for part in parts)}) == 4
+    manifest = json.loads(Path(whole.json["manifest"]).read_text())
+    assert (manifest["outcome"], len(manifest["instances"])) == ("complete", whole.json["counts"]["found"])
+    assert program(*command, "--limit", 2).json["manifest"] == parts[0].json["manifest"]
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)], ids=["retrieve", "dry-run"])
+def test_fewer_than_there_must_be_is_status_3(program, tmp_path, options):
+    command = ("retrieve", "--listen", program.listen, "--out", tmp_path, *OF_THE_DAY, *options)
+    assert program(*command, "--minimum", 12).status == 0
+    short = program(*command, "--minimum", 13)
+    assert short.status == 3
+    assert "at least 13 are expected" in short.out + short.err
+    none = program(
+        "retrieve", "--out", tmp_path, "-k", "PatientID=NOBODY", "-k", "Modality=CT", "--minimum", 1, *options
+    )
+    assert none.status == 3
+
+
+def test_retrieve_gives_late_objects_up_after_as_long_as_is_said(program, tmp_path, monkeypatch):
+    from airflow_provider_varian.retrieval import retrieve as module
+
+    inner, told = module.retrieve, []
+
+    def noting(*arguments, **settings):
+        told.append(settings["settle_seconds"])
+        return inner(*arguments, **settings)
+
+    monkeypatch.setattr(module, "retrieve", noting)
+    command = ("retrieve", "--listen", program.listen, "--out", tmp_path, *PLAN_OF_PATIENT)
+    assert program(*command, "--settle", "0.25").status == 0
+    assert program(*command).status == 0
+    assert told == [0.25, None]
 
 
 def test_nothing_to_retrieve_is_status_4(program, tmp_path):
@@ -355,44 +454,84 @@ def test_control_c_cancels_a_retrieval(program, clinic, tmp_path):
 
 
 @pytest.fixture
-def third_party(program):
-    """A receiver that the daemon trusts, and the UIDs that it got."""
-    got = []
-
-    def store(event):
-        got.append(event.request.AffectedSOPInstanceUID)
-        return 0x0000
-
-    ae = AE("VMSFD")
-    ae.add_supported_context(RTImageStorage, "1.2.840.10008.1.2")
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
-    program.daemon.trust(
-        [
-            TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=program.listen),
-            TrustedEntity(ae_title="VMSFD", host="127.0.0.1", port=server.server_address[1]),
-        ]
-    )
-    yield got
-    server.shutdown()
+def third_party(program, tmp_path):
+    """A File Daemon that the daemon trusts."""
+    with FilingStation(tmp_path / "filed") as station:
+        station.folder.mkdir()
+        host, port = station.address
+        program.daemon.trust(
+            [
+                TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=program.listen),
+                TrustedEntity(ae_title="VMSFD", host=host, port=port),
+            ]
+        )
+        yield station
 
 
-def test_move_sends_to_somebody_else_and_only_reports(program, third_party, clinic):
-    series = plan_of(clinic, "WL_10MV").image_series_uid(clinic.days[-1])
-    ended = program("move", "--destination", "VMSFD", "-k", f"SeriesInstanceUID={series}")
+@pytest.fixture
+def session(clinic):
+    return ("-k", f"SeriesInstanceUID={plan_of(clinic, 'WL_10MV').image_series_uid(clinic.days[-1])}")
+
+
+QUICK = ("--set", 'profile_overrides={"stable_counts": 1}', "--settle", "0.3")
+
+
+def test_move_sends_to_somebody_else_and_only_reports(program, third_party, session, tmp_path):
+    ended = program("move", "--destination", "VMSFD", *session)
     assert ended.status == 0, ended.err
-    assert ended.out.startswith("reported: by the peer's own counts")
-    assert len(third_party) == 10
+    assert ended.out.startswith("reported: 10 of 10 instances reported as sent to VMSFD\nby the peer's own counts")
+    assert len(third_party.got) == 10
+    assert {path.name for path in tmp_path.iterdir()} == {"filed"}
 
 
 def test_move_selects_by_find_first(program, third_party):
     ended = program("move", "--destination", "VMSFD", *OF_THE_DAY, "--json")
     assert (ended.status, ended.json["outcome"], ended.json["completed"]) == (0, "reported", 12)
-    assert len(set(third_party)) == 12
+    assert len(set(third_party.got)) == 12
+
+
+def test_move_keeps_an_account_and_asks_for_what_is_missing_alone(program, third_party, session, tmp_path):
+    command = ("--destination", "VMSFD", "--manifest", tmp_path / "moves", "--verify-path", third_party.folder, *QUICK)
+    third_party.keeps = lambda uid: uid != third_party.got[0]
+    ended = program("move", *command, *session)
+    lost = third_party.got[0]
+    assert ended.status == 3, ended.err
+    reason = "asked for 2 times, the peer reports it as sent; no file of it is there"
+    assert f"missing    1 of 10\n  {reason}\n    {lost}\n" in ended.out
+    (path,) = (tmp_path / "moves" / ".dicom").glob("*-*.json")
+    assert str(path) in ended.out
+    third_party.keeps = lambda uid: True
+    third_party.got.clear()
+    ended = program("move", *command, *session, "--json")
+    assert (ended.status, ended.json["outcome"], ended.json["counts"]["verified"]) == (0, "complete", 10)
+    assert (ended.json["missing_sop_instance_uids"], third_party.got) == ([], [lost])
+    assert json.loads(path.read_text())["attempts"] == 2
+
+
+def test_move_asks_the_destination_what_it_has(program, third_party, session):
+    with Archive([]) as archive:
+        third_party.on_store = lambda ds: archive.instances.__setitem__(str(ds.SOPInstanceUID), ds)
+        address = f"VMSDBD@127.0.0.1:{archive.port}"
+        ended = program("move", "--destination", "VMSFD", "--verify-peer", address, *session, *QUICK, "--json")
+    assert (ended.status, ended.json["outcome"], ended.json["counts"]["listed"]) == (0, "complete", 10)
+
+
+@pytest.mark.parametrize(("options", "lists"), [((), 2), (("--recheck", 0), 1)])
+def test_move_lists_again_as_often_as_is_said(program, third_party, options, lists):
+    ended = program("move", "--destination", "VMSFD", *PLAN_OF_PATIENT, *options)
+    assert ended.status == 0, ended.err
+    assert program.daemon.counts["C-FIND"] == lists * ARIA.stable_counts
+
+
+def test_move_takes_one_kind_of_proof(program, session):
+    with pytest.raises(SystemExit) as ended:
+        program("move", "--destination", "VMSFD", "--verify-peer", "A@b:1", "--verify-path", "/srv", *session)
+    assert ended.value.code == 2
 
 
 def test_move_of_nothing_is_status_4(program):
-    ended = program("move", "--destination", "VMSFD", "-k", "PatientID=NOBODY", "-k", "Modality=CT")
-    assert ended.status == 4
+    ended = program("move", "--destination", "VMSFD", "-k", "PatientID=NOBODY", "-k", "Modality=CT", "--json")
+    assert (ended.status, ended.json["outcome"], ended.json["counts"]["found"]) == (4, "empty", 0)
 
 
 def test_a_destination_that_the_peer_does_not_know_says_so(program, clinic):
@@ -552,6 +691,21 @@ def test_pynetdicom_is_quiet_once_airflow_has_set_up_logging(program):
     assert done.returncode == 0, done.stderr
     assert "pynetdicom" not in done.stderr
     assert "Requesting Association" not in done.stderr
+
+
+@pytest.mark.airflow
+def test_a_peer_of_a_connection_that_cannot_be_reached_is_one_line(tmp_path):
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound, not listening: refuses
+        connection = {"conn_type": "dicom", "host": "127.0.0.1", "port": bound.getsockname()[1]}
+        connection["extra"] = {"called_ae_title": "VMSDBD"}
+        command = [sys.executable, "-m", "airflow_provider_varian.cli", "echo", "--conn", "the_daemon"]
+        environment = os.environ | {"AIRFLOW_CONN_THE_DAEMON": json.dumps(connection)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 1
+    assert [line for line in (done.stdout + done.stderr).splitlines() if "Association request" in line] == []
+    assert "TCP Initialisation Error" not in done.stdout + done.stderr
+    assert "the connection was refused" in done.stderr
 
 
 @pytest.mark.airflow

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from support.quiet import AFTER, QUIET, WITHIN, Clock
 
 from airflow_provider_varian.errors import ConfigurationError, OutOfResourcesError, PermanentRejectionError, QueryError
 from airflow_provider_varian.hooks.dicom import DicomHook
@@ -200,6 +202,29 @@ def test_the_loop_stays_free_while_a_verb_waits(aria):
         return await task
 
     assert asyncio.run(ticking())
+
+
+def test_quiet_hours_are_waited_for_without_a_place_in_the_pool(aria, monkeypatch):
+    from dataclasses import replace
+
+    from airflow_provider_varian.hooks import worker_threads
+
+    clock = Clock(monkeypatch, WITHIN)
+    monkeypatch.setattr(worker_threads, "shared_pool", lambda: pytest.fail("the pool was used in quiet hours"))
+    pool = ThreadPoolExecutor(max_workers=1)
+    hook = DicomHook(aria)
+    hook.__dict__["peer"] = replace(hook.peer, **QUIET)
+
+    async def waiting():
+        task = asyncio.create_task(hook.aecho())
+        await asyncio.sleep(0.3)
+        assert not task.done()
+        monkeypatch.setattr(worker_threads, "shared_pool", lambda: pool)
+        clock.now = AFTER
+        return await task
+
+    assert asyncio.run(waiting()).seconds >= 0
+    pool.shutdown()
 
 
 def test_retrieved_files_are_part_10(aria, storage):

@@ -70,9 +70,11 @@ def test_over_airflow_the_face_loads_little_but_itself(loaded_by_the_face):
 
 
 def test_over_airflow_the_face_costs_few_milliseconds():
+    # A collection of garbage that falls due meanwhile goes over all that Airflow made, and takes four times the budget.
     program = (
-        "import importlib, time\n"
+        "import gc, importlib, time\n"
         "import airflow.sdk\n"
+        "gc.disable()\n"
         "started = time.perf_counter()\n"
         f"for name in {_FACE!r}: importlib.import_module(name)\n"
         "print('RESULT', 1000 * (time.perf_counter() - started))\n"

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from pydicom import dcmread
+from support.changing_plan import ChangingPlan
 
 from airflow_provider_varian.errors import (
     CancelledError,
@@ -212,34 +214,73 @@ def test_a_third_party_move_to_an_unknown_destination_fails_at_once(aria, contex
         operator.execute(context())
 
 
-def test_a_third_party_move_is_reported_and_nothing_comes_here(aria, context, daemon, storage):
-    from pynetdicom import AE, AllStoragePresentationContexts, evt
-
-    from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
-
-    arrived = []
-    ae = AE("THIRD")
-    ae.supported_contexts = AllStoragePresentationContexts
-    handlers = [(evt.EVT_C_STORE, lambda event: arrived.append(event.request.AffectedSOPInstanceUID) or 0)]
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
-    port = server.server_address[1]
-    daemon.trust(TrustedEntity(ae_title=name, host="127.0.0.1", port=port) for name in ("AIRFLOW", "THIRD"))
-    try:
-        operator = DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, move_destination="{{ to }}")
-        operator.render_template_fields({"to": "THIRD"})
-        told = operator.execute(context())
-    finally:
-        server.shutdown()
-    assert told == {"outcome": "reported", "manifest": None, "counts": {"completed": COUNT, "failed": 0, "warning": 0}}
-    assert len(arrived) == COUNT
-    assert not _files(storage)
-
-
-@pytest.mark.parametrize("choice", [{"on_partial": "ignore"}, {"on_empty": "ignore"}])
+@pytest.mark.parametrize(
+    "choice", [{"on_partial": "ignore"}, {"on_empty": "ignore"}, {"refresh": "ignore"}, {"verify": "ignore"}]
+)
 def test_an_unknown_choice_is_refused_before_any_network(aria, context, daemon, choice):
     with pytest.raises(AirflowFailException, match="ignore"):
         DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, **choice).execute(context())
     assert not daemon.counts
+
+
+@pytest.mark.parametrize(
+    ("refresh", "label", "versions"), [("if_changed", "B", 1), ("always", "B", 1), ("never", "A", 0)]
+)
+def test_a_plan_that_was_approved_since_is_fetched_again_and_the_old_one_kept(
+    aria, context, daemon, storage, tmp_path, refresh, label, versions
+):
+    plan = ChangingPlan(daemon, tmp_path / "served")
+
+    def run(run_id):
+        operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, refresh=refresh)
+        return operator.execute(context(run_id=run_id))
+
+    run("monday")
+    plan.write(ApprovalStatus="APPROVED", ReviewDate="20260102", RTPlanLabel="B")
+    told = run("tuesday")
+    assert (told["outcome"], told["counts"]["verified"]) == ("complete", 1)
+    (path,) = [path for path in _files(storage) if ".dicom" not in path.parts]
+    assert dcmread(path).RTPlanLabel == label
+    assert len(list((storage / ".dicom" / "versions").rglob("*.dcm"))) == versions
+    moves = daemon.counts["C-MOVE"]
+    assert run("wednesday")["outcome"] == "complete"
+    assert daemon.counts["C-MOVE"] - moves == (refresh == "always")
+
+
+def test_how_long_to_wait_for_the_peer_may_be_said(aria, context, monkeypatch):
+    given = {"stable_counts": 2, "stable_interval_seconds": 0.0, "settle_seconds": 0.1, "recheck_rounds": 0}
+    seen = {}
+    select, retrieve = DicomHook.select, DicomHook.retrieve
+
+    def selecting(self, *args, **kwargs):
+        seen["select"] = kwargs
+        return select(self, *args, **kwargs)
+
+    def retrieving(self, *args, **kwargs):
+        seen["retrieve"] = kwargs
+        return retrieve(self, *args, **kwargs)
+
+    monkeypatch.setattr(DicomHook, "select", selecting)
+    monkeypatch.setattr(DicomHook, "retrieve", retrieving)
+    operator = DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, verify="hash", **given)
+    assert operator.execute(context())["outcome"] == "complete"
+    assert seen["retrieve"] | given | {"verify": "hash", "refresh": "if_changed"} == seen["retrieve"]
+    assert seen["select"] | {"stable_counts": 2, "stable_interval_seconds": 0.0} == seen["select"]
+
+
+@pytest.mark.parametrize(("rounds", "lists"), [(None, 6), (1, 6), (0, 3)])
+def test_the_list_is_asked_for_again_after_the_transfer(aria, context, daemon, rounds, lists):
+    DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, recheck_rounds=rounds).execute(context())
+    assert daemon.counts["C-FIND"] == lists
+
+
+@pytest.mark.parametrize(("counts", "lists"), [(None, 3), (1, 1), (5, 5)])
+def test_a_list_is_stable_after_as_many_as_are_said(aria, context, daemon, counts, lists):
+    operator = DicomRetrieveOperator(
+        task_id="r", dicom_conn_id=aria, keys=PLANS, recheck_rounds=0, stable_counts=counts
+    )
+    operator.execute(context())
+    assert daemon.counts["C-FIND"] == lists
 
 
 def _lose_one(operator, daemon) -> None:
@@ -294,21 +335,3 @@ def test_short_is_retried_whatever_went_wrong_on_the_way(aria, context, monkeypa
     monkeypatch.setattr(DicomHook, "retrieve", lambda *args, **kwargs: replace(retrieve(*args, **kwargs), error=error))
     with pytest.raises(IncompleteRetrievalError, match="short"):
         DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=COUNT + 1).execute(context())
-
-
-@pytest.mark.parametrize(("count", "words"), [(2, "failed: 1.2.0, 1.2.1"), (7, "1.2.3, 1.2.4 and 2 more")])
-def test_what_a_third_party_move_names_as_failed_is_named(aria, context, monkeypatch, count, words):
-    from airflow_provider_varian.retrieval.outcome import Outcome
-    from airflow_provider_varian.retrieval.third_party import ThirdPartyResult
-
-    report = ThirdPartyResult(
-        outcome=Outcome.PARTIAL,
-        completed=None,
-        failed=None,
-        warning=None,
-        failed_sop_instance_uids=tuple(f"1.2.{number}" for number in range(count)),
-        requests=(object(),),
-    )
-    monkeypatch.setattr(DicomHook, "move", lambda *args, **kwargs: report)
-    with pytest.raises(IncompleteRetrievalError, match=f"no counts; named as .*{words}"):
-        DicomMoveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, move_destination="THIRD").execute(context())
