@@ -32,7 +32,8 @@ def test_a_cancel_right_behind_its_request_is_heard(daemon, keys):
         client.socket.sendall(client.request(FIND, keys) + client.cancel(FIND))
         told = client.listen()
         assert (told.final["status"], told.pending) == (0xFE00, 0)
-        assert not assoc.dimse.cancel_req
+        # Its answer is out before the service has ended.
+        wait_until(lambda: not assoc.dimse.cancel_req, what="the end of the service")
 
 
 def test_a_cancel_that_comes_too_late_does_not_hit_the_next_request(daemon, keys):
