@@ -22,8 +22,6 @@ _FACE = sorted(
     for room in _ROOMS
     for module in pkgutil.walk_packages([str(_ROOT / room)], f"airflow_provider_varian.{room}.")
 )
-#: What importing the whole face may cost beyond Airflow itself, in milliseconds.
-_BUDGET_MS = 30
 
 
 def _loaded_by(*modules: str) -> dict:
@@ -69,23 +67,11 @@ def test_over_airflow_the_face_loads_little_but_itself(loaded_by_the_face):
     assert len(foreign) < 40, foreign
 
 
-def test_over_airflow_the_face_costs_few_milliseconds():
-    # A collection of garbage that falls due meanwhile goes over all that Airflow made, and takes four times the budget.
-    program = (
-        "import gc, importlib, time\n"
-        "import airflow.sdk\n"
-        "gc.disable()\n"
-        "started = time.perf_counter()\n"
-        f"for name in {_FACE!r}: importlib.import_module(name)\n"
-        "print('RESULT', 1000 * (time.perf_counter() - started))\n"
-    )
-    # The best of several: whatever else the machine does can only slow it down, so one that keeps to it is enough.
-    milliseconds: list[float] = []
-    while len(milliseconds) < 6:
-        milliseconds.append(float(_run(program)))
-        if milliseconds[-1] <= _BUDGET_MS:
-            return
-    raise AssertionError(f"never within {_BUDGET_MS} ms: {milliseconds}")
+def test_importing_the_face_loads_nothing_of_ours_below_it(loaded_by_the_face):
+    """What the rooms below do is imported by the verbs that need it; leaves are pure data."""
+    leaves = ("connection_fields", "errors", "get_provider_info", "privacy", "uids")
+    ours = [name.split(".")[1] for name in loaded_by_the_face if name.startswith("airflow_provider_varian.")]
+    assert set(ours) <= {*_ROOMS, *leaves}
 
 
 def test_metadata_needs_neither_airflow_nor_dicom():
