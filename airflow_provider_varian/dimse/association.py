@@ -262,7 +262,6 @@ class _Attempt:
             (evt.EVT_CONN_OPEN, parked.park),
             (evt.EVT_PDU_RECV, self._on_pdu),
             (evt.EVT_ACSE_RECV, self._on_acse),
-            (evt.EVT_ACSE_SENT, parked.close_for_good),
             (evt.EVT_ACSE_SENT, self._on_acse_sent),
             *socket_manners.handlers(),
             *extra_handlers,

@@ -10,11 +10,10 @@ queue alone and only notices the end of the association: release or abort by the
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any, Final
 
@@ -125,27 +124,6 @@ def bound_waiting(event: evt.Event) -> None:
                 timer.cancel()
 
     assoc._abort_blocking = bounded_abort
-
-
-def close_for_good(event: evt.Event) -> None:
-    """Make pynetdicom close the socket even when it cannot be shut down, e.g. because nobody accepted it.
-
-    Handler of ``EVT_ACSE_SENT``: the socket is made for the association request, and no event comes between
-    that and a refused connection.
-    """
-    wrapped: Any = event.assoc.dul.socket
-    if wrapped is None:
-        return
-
-    def shut_down_and_close() -> None:
-        raw = wrapped.socket
-        if raw is not None:
-            with suppress(OSError):
-                raw.shutdown(socket.SHUT_RDWR)
-            with suppress(OSError):
-                raw.close()
-
-    wrapped._shutdown_socket = shut_down_and_close
 
 
 def close_socket(assoc: Association) -> None:

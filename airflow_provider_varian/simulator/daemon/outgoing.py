@@ -91,7 +91,6 @@ def _associate(
     ae.acse_timeout = _ASSOCIATE_SECONDS
     contexts = [build_context(uid, [syntax]) for uid, found in syntaxes.items() for syntax in sorted(found)]
     handlers: list[Any] = [
-        (evt.EVT_ACSE_SENT, parked.close_for_good),
         # Before the connection stands: to connect and to negotiate may take long.
         (evt.EVT_ACSE_SENT, begin),
         (evt.EVT_CONN_OPEN, parked.bound_waiting),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import socket
+import struct
 import threading
 import time
 
 import pytest
 from pynetdicom import AE, evt
+from support.raw_client import RawClient
 from support.raw_peer import element, raw_peer
 
 from airflow_provider_varian import uids
@@ -111,6 +113,29 @@ def test_an_acceptor_sends_without_delay(scp, peer_at):
     with associate(peer_at(port), contexts.verification(), step="C-ECHO"):
         assert seen.wait(5)
     assert options == [1]
+
+
+@pytest.mark.parametrize("asks", [True, False], ids=["associated", "without a word"])
+def test_an_acceptor_closes_a_connection_that_its_peer_has_reset(scp, asks):
+    """A reset connection cannot be shut down, and pynetdicom leaves it then to the garbage collector."""
+    sockets = []
+    opened, closed = threading.Event(), threading.Event()
+
+    def look(event):
+        sockets.append(event.assoc.dul.socket.socket)
+        opened.set()
+
+    port = scp(
+        [*socket_manners.handlers(), (evt.EVT_CONN_OPEN, look), (evt.EVT_CONN_CLOSE, lambda event: closed.set())]
+    )
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        if asks:
+            assert RawClient(connection).associate().end == "final"
+        assert opened.wait(5)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert closed.wait(5)
+    # The event comes right after pynetdicom has closed what it could.
+    assert sockets[0].fileno() == -1
 
 
 def test_a_connection_that_is_gone_does_no_harm(scp):
