@@ -30,6 +30,8 @@ _P_DATA_TYPE: Final = 0x04
 _PDU_HEADER: Final = 6
 #: How finely a slow connection is sliced.
 _SLICE_SECONDS: Final = 0.02
+#: How often a pause looks whether the association is to end.
+_LOOK_SECONDS: Final = 0.02
 _DRAIN_SECONDS: Final = 5.0
 
 
@@ -44,7 +46,7 @@ class SpoiltSocket:
         self._raw = raw
         self._stopping = stopping
         self._bytes_per_second = 0
-        self._half = self._dead = False
+        self._half = self._dead = self._let_go = False
         self._farewell: Kind | None = None
         self._limit: tuple[int, Kind, float, float] | None = None
         self._sent = 0
@@ -83,7 +85,7 @@ class SpoiltSocket:
         self._farewell = kind
 
     def limit(self, count: int, kind: Kind, seconds: float = 0.0, patience: float = 0.0) -> None:
-        """Let something happen after so many bytes more: an abort (at the next end of a PDU), reset, close or stall.
+        """Let something happen after so many bytes more: an abort (at the end of their PDU), reset, close or stall.
 
         :param seconds: how long a stall lasts.
         :param patience: after so many seconds of it the connection is closed; 0 = never.
@@ -94,6 +96,10 @@ class SpoiltSocket:
     def unlimit(self) -> None:
         """Forget a limit that was not reached."""
         self._limit = None
+
+    def let_go(self) -> None:
+        """End a pause that is under way, and what is being sent with it; make no more, so that an abort gets out."""
+        self._let_go = True
 
     def sendall(self, data: Any) -> None:
         """Send all of it; see :meth:`send`."""
@@ -126,6 +132,9 @@ class SpoiltSocket:
         sent = self._raw.send(view[:size])
         self._sent += sent
         self._follow(view[:sent])
+        if self._limit is not None and self._limit[1] is Kind.ABORT and self._is_due(*self._limit[:2]):
+            # Not before the next PDU, for an object's last one has none.
+            self._strike(*self._limit[1:])
         return sent
 
     def _portion(self, view: memoryview) -> int:
@@ -139,14 +148,16 @@ class SpoiltSocket:
         return size
 
     def _up_to_the_limit(self, view: memoryview, count: int, kind: Kind, seconds: float, patience: float) -> int:
-        between_pdus = not self._left and not self._header
-        if self._sent >= count and (kind is not Kind.ABORT or between_pdus):
-            self._limit = None
+        if self._is_due(count, kind):
             self._strike(kind, seconds, patience)
             return len(view)
         if kind is not Kind.ABORT:
             return min(len(view), count - self._sent)
         return min(len(view), self._left or _PDU_HEADER - len(self._header))
+
+    def _is_due(self, count: int, kind: Kind) -> bool:
+        between_pdus = not self._left and not self._header
+        return self._sent >= count and (kind is not Kind.ABORT or between_pdus)
 
     def _follow(self, part: memoryview) -> None:
         """Follow the PDUs that go by (PS3.8 9.3.1: type, reserved, length)."""
@@ -166,6 +177,7 @@ class SpoiltSocket:
                 self._pdus_sent += self._type == _P_DATA_TYPE
 
     def _strike(self, kind: Kind, seconds: float, patience: float) -> None:
+        self._limit = None
         if kind is Kind.STALL:
             self._pause(min(seconds, patience) if patience else seconds)
             if patience and seconds > patience:
@@ -174,8 +186,13 @@ class SpoiltSocket:
         self._end(kind)
 
     def _pause(self, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            raise ConnectionAbortedError("the daemon stops")
+        if self._let_go:
+            return
+        deadline = time.monotonic() + seconds
+        while not self._let_go and not self._stopping.wait(max(0.0, min(deadline - time.monotonic(), _LOOK_SECONDS))):
+            if time.monotonic() >= deadline:
+                return
+        raise ConnectionAbortedError("the association is to end, or the daemon stops")
 
     def _end(self, kind: Kind) -> None:
         if kind is Kind.RESET:
@@ -223,7 +240,10 @@ def is_spoilt(assoc: Association) -> bool:
 
 
 def end(assoc: Association) -> None:
-    """End an association at once, and wake whatever waits for a message on it."""
+    """End an association at once, and wake whatever waits for a message on it, or has stalled."""
+    wrapped: Any = assoc.dul.socket
+    if wrapped is not None and type(wrapped.socket) is SpoiltSocket:
+        wrapped.socket.let_go()
     if assoc.is_established:
         assoc.abort()
     else:

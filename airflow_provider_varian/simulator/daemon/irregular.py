@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.simulator.clinic.irregularities import ALL, Irregularity
-from airflow_provider_varian.simulator.daemon.behaviour import AS_HELD
+from airflow_provider_varian.simulator.daemon.behaviour import AS_HELD, LISTING
 from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 _WHOLE: Final = {"all": ALL, "none": frozenset[Irregularity]()}
@@ -16,7 +16,7 @@ _WHOLE: Final = {"all": ALL, "none": frozenset[Irregularity]()}
 def read_irregularities(names: tuple[str, ...]) -> frozenset[Irregularity]:
     """Return irregularities by their names; ``all`` and ``none`` stand for themselves.
 
-    :raises ConfigurationError: for an unknown name, with the nearest.
+    :raises ConfigurationError: for an unknown name, with the nearest, and with how to see all of them.
     """
     if len(names) <= 1 and (names or ("none",))[0] in _WHOLE:
         return _WHOLE[(names or ("none",))[0]]
@@ -25,7 +25,8 @@ def read_irregularities(names: tuple[str, ...]) -> frozenset[Irregularity]:
             near = get_close_matches(name, list(Irregularity), n=1)
             raise ConfigurationError(
                 f"{name!r} is not an irregularity of the synthetic clinic",
-                hint=f"{f'Did you mean {near[0]}? ' if near else ''}Known: all, none, {', '.join(Irregularity)}",
+                hint=f"{f'Did you mean {near[0]}? ' if near else ''}All {len(Irregularity)} are listed by: {LISTING}; "
+                "all and none stand for themselves",
             )
     return frozenset(each for each in Irregularity if each in names)
 

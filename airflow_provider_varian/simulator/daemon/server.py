@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import socketserver
 import threading
 import time
 from collections.abc import Iterable
@@ -47,7 +46,6 @@ from airflow_provider_varian.simulator.holdings.tree import Holdings
 
 log = logging.getLogger(__name__)
 
-_POLL_SECONDS: Final = 0.05
 _END_SECONDS: Final = 5.0
 #: For pynetdicom's time-outs where a transaction has none.
 _FOR_EVER: Final = 1e6
@@ -98,14 +96,12 @@ class SimulatedDaemon:
         self._timezone = timezone or ZoneInfo("UTC")
         self._ssl_context = ssl_context
         self._server: Listener | None = None
-        self._thread: threading.Thread | None = None
         self._outgoing = OutgoingAssociations(self.counts)
         self._imported = Imported(imports)
         self._imports = StoreService(self._imported, self.counts)
         self._arrivals = self._new_arrivals()
         self._stopping = threading.Event()
         self._restarts_until = 0.0
-        self._listening = threading.Lock()
         set_irregularities(self.holdings, self._behaviour.irregularities)
 
     def __enter__(self) -> Self:
@@ -189,19 +185,17 @@ class SimulatedDaemon:
         server.faults, server.tally = self.faults, self.counts
         self._server = server
         self._stopping = threading.Event()
-        self._serve_connections(server)
+        server.begin()
         if self._behaviour.restart_seconds:
             self.restart(self._behaviour.restart_seconds, refuses=self._behaviour.restart_refuses)
 
     def stop(self) -> None:
         """Stop listening and end all associations; harmless when it does not run."""
         self._stopping.set()
-        with self._listening:
-            server, self._server = self._server, None
-            if server is None:
-                return
-            self._hold_connections(server)
-            server.server_close()
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.end()
         # Clients first: nobody shall take the end of the daemon for a result of his request.
         self._end_associations(server)
         log.info("Stopped, having counted: %s", self.counts)
@@ -220,38 +214,10 @@ class SimulatedDaemon:
         log.info("Restarting for %s s", seconds)
         self.counts.add("restarts")
         if refuses:
-            with self._listening:
-                if self._server is not server:
-                    return
-                self._hold_connections(server)
-                server.refuse()
-            threading.Thread(
-                target=self._listen_again, args=(server, seconds), name="simulated-daemon-restart", daemon=True
-            ).start()
+            server.refuse_for(seconds)
         else:
             self._restarts_until = time.monotonic() + seconds
         self._end_associations(server, wait=False, spare=spare)
-
-    def _listen_again(self, server: Listener, seconds: float) -> None:
-        if self._stopping.wait(seconds):
-            return
-        with self._listening:
-            if self._server is server and self._thread is None:
-                server.take_again()
-                self._serve_connections(server)
-
-    def _serve_connections(self, server: Listener) -> None:
-        self._thread = threading.Thread(
-            target=server.serve_forever, args=(_POLL_SECONDS,), name="simulated-daemon", daemon=True
-        )
-        self._thread.start()
-
-    def _hold_connections(self, server: Listener) -> None:
-        thread, self._thread = self._thread, None
-        if thread is not None:
-            # BaseServer's shutdown: pynetdicom's own wants to take the server off its AE's list.
-            socketserver.TCPServer.shutdown(server)
-            thread.join()
 
     def _end_associations(self, server: Listener, *, wait: bool = True, spare: Association | None = None) -> None:
         acceptors = [assoc for assoc in server.active_associations if assoc is not spare]

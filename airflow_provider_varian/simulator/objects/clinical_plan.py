@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.simulator.clinic.case import Approval, Case, CaseBeam, Dose, Plan
+from airflow_provider_varian.simulator.clinic.case import Case, CaseBeam, Dose, Plan
 from airflow_provider_varian.simulator.objects import beams, general
 from airflow_provider_varian.simulator.objects.deferred import Deferred
 from airflow_provider_varian.simulator.objects.machine import model_of
@@ -21,16 +21,7 @@ def plan_values(case: Case, plan: Plan) -> Mapping[str, Any]:
     """
     planned = plan.planned
     ready: dict[str, Any] = {
-        **general.instance(
-            sop_class_uid=plan.sop_class_uid,
-            sop_instance_uid=plan.sop_instance_uid,
-            series_uid=plan.series_uid,
-            modality="RTPLAN",
-            made=planned,
-            series="ARIA RadOnc Plans",
-        ),
-        **general.ARIA,
-        "InstanceNumber": 1,
+        **general.made_by_aria(plan, sop_class_uid=plan.sop_class_uid, modality="RTPLAN", made=planned, series="Plans"),
         "RTPlanLabel": plan.label,
         "RTPlanName": plan.label,
         "RTPlanDescription": None,
@@ -41,7 +32,7 @@ def plan_values(case: Case, plan: Plan) -> Mapping[str, Any]:
         "FrameOfReferenceUID": plan.frame_of_reference_uid,
         "PositionReferenceIndicator": None,
         **_references(plan),
-        **_approval(plan),
+        **general.approval(plan.approval, plan.reviewed),
     }
     return Deferred(
         ready,
@@ -72,17 +63,6 @@ def _references(plan: Plan) -> dict[str, Any]:
 
 def _doses(doses: list[Dose]) -> list[dict[str, Any]]:
     return [general.reference(uids.RT_DOSE, dose.sop_instance_uid) for dose in doses]
-
-
-def _approval(plan: Plan) -> dict[str, Any]:
-    values: dict[str, Any] = {"ApprovalStatus": plan.approval.value}
-    if plan.reviewed is not None and plan.approval is not Approval.UNAPPROVED:
-        values |= {
-            "ReviewDate": general.dicom_date(plan.reviewed),
-            "ReviewTime": general.dicom_time(plan.reviewed),
-            "ReviewerName": general.REVIEWER,
-        }
-    return values
 
 
 def _dose_reference(plan: Plan) -> dict[str, Any]:

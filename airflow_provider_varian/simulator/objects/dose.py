@@ -53,16 +53,7 @@ def dose_values(case: Case, plan: Plan, dose: Dose, matrix: int) -> Mapping[str,
     corner = round(-(side - 1) / 2 * pitch, 4)
     beam = {} if dose.beam is None else _beam_reference(dose.beam)
     ready = {
-        **general.instance(
-            sop_class_uid=uids.RT_DOSE,
-            sop_instance_uid=dose.sop_instance_uid,
-            series_uid=dose.series_uid,
-            modality="RTDOSE",
-            made=dose.computed,
-            series="ARIA RadOnc Dose",
-        ),
-        **general.ARIA,
-        "InstanceNumber": 1,
+        **general.made_by_aria(dose, sop_class_uid=uids.RT_DOSE, modality="RTDOSE", made=dose.computed, series="Dose"),
         "ContentDate": general.dicom_date(dose.computed),
         "ContentTime": general.dicom_time(dose.computed),
         "FrameOfReferenceUID": plan.frame_of_reference_uid,

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.simulator.clinic.case import Plan, PlanReference
+from airflow_provider_varian.simulator.clinic.case import Approval, Dose, Plan, PlanReference, Record, StructureSet
 
 #: What ARIA's own objects, plans and records among them, say of their maker.
 ARIA: Final[Mapping[str, Any]] = {
@@ -54,6 +54,37 @@ def instance(
         "SeriesDescription": series,
         "SeriesDate": date,
         "SeriesTime": time,
+    }
+
+
+def made_by_aria(
+    thing: Plan | StructureSet | Dose | Record, *, sop_class_uid: str, modality: str, made: datetime, series: str
+) -> dict[str, Any]:
+    """Return what an object of ARIA's own says of itself: identity, maker, and its place in the series.
+
+    :param made: see :func:`instance`.
+    :param series: what the series holds; ARIA writes its name before it.
+    """
+    named = instance(
+        sop_class_uid=sop_class_uid,
+        sop_instance_uid=thing.sop_instance_uid,
+        series_uid=thing.series_uid,
+        modality=modality,
+        made=made,
+        series=f"ARIA RadOnc {series}",
+    )
+    return {**named, **ARIA, "InstanceNumber": 1}
+
+
+def approval(status: Approval, reviewed: datetime | None) -> dict[str, Any]:
+    """Return the Approval Module (PS3.3 C.8.8.16): who reviewed and when, unless nobody has."""
+    if status is Approval.UNAPPROVED or reviewed is None:
+        return {"ApprovalStatus": status.value}
+    return {
+        "ApprovalStatus": status.value,
+        "ReviewDate": dicom_date(reviewed),
+        "ReviewTime": dicom_time(reviewed),
+        "ReviewerName": REVIEWER,
     }
 
 

@@ -19,16 +19,13 @@ _BETWEEN_BEAMS: Final = timedelta(seconds=75)
 def record_values(case: Case, plan: Plan, record: Record) -> Mapping[str, Any]:
     """Return SERIES- and IMAGE-level attributes; the beams are made when looked at."""
     ready: dict[str, Any] = {
-        **general.instance(
+        **general.made_by_aria(
+            record,
             sop_class_uid=uids.RT_BEAMS_TREATMENT_RECORD,
-            sop_instance_uid=record.sop_instance_uid,
-            series_uid=record.series_uid,
             modality="RTRECORD",
             made=record.treated,
-            series="ARIA RadOnc Treatment Records",
+            series="Treatment Records",
         ),
-        **general.ARIA,
-        "InstanceNumber": 1,
         "TreatmentDate": general.dicom_date(record.treated),
         "TreatmentTime": general.dicom_time(record.treated),
         "ReferencedRTPlanSequence": [general.plan_reference(plan)],

@@ -12,6 +12,7 @@ from airflow_provider_varian.simulator.clinic.linacs import PORTAL, Exercise, QA
 from airflow_provider_varian.simulator.clinic.sessions import Exposure, Session, Truth, truth
 from airflow_provider_varian.simulator.objects import pixels
 from airflow_provider_varian.simulator.objects.machine import imager
+from airflow_provider_varian.simulator.objects.receptor import sixteen_bits
 
 _RECEPTOR_TRANSLATION: Final = [0.0, 0.0, -(pixels.SID_MM - pixels.SAD_MM)]
 _KV_FIELD_MM: Final = 150.0
@@ -44,16 +45,7 @@ def image_values(session: Session, exposure: Exposure, panel: pixels.Panel, plan
 def _pixel_description(panel: pixels.Panel, is_kv: bool) -> dict[str, Any]:
     slope, intercept = (1.0, 0.0) if is_kv else (pixels.CU_SLOPE, pixels.CU_INTERCEPT)
     return {
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": panel.matrix,
-        "Columns": panel.matrix,
-        "BitsAllocated": 16,
-        "BitsStored": 16,
-        "HighBit": 15,
-        "PixelRepresentation": 0,
-        "WindowCenter": 22000.0 if is_kv else 40000.0,
-        "WindowWidth": 44000.0 if is_kv else 51000.0,
+        **sixteen_bits(panel, centre=22000.0 if is_kv else 40000.0, width=44000.0 if is_kv else 51000.0),
         "RescaleIntercept": intercept,
         "RescaleSlope": slope,
         "RescaleType": "US" if is_kv else "CU",

@@ -7,7 +7,7 @@ from math import cos, pi, sin
 from typing import Any, Final
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.simulator.clinic.case import Approval, Case, ImageSeries, Region, StructureSet
+from airflow_provider_varian.simulator.clinic.case import Case, ImageSeries, Region, StructureSet
 from airflow_provider_varian.simulator.objects import ct, general
 from airflow_provider_varian.simulator.objects.deferred import Deferred
 
@@ -18,25 +18,21 @@ _FEWEST_POINTS: Final = 16
 def structure_set_values(case: Case, structure_set: StructureSet) -> Mapping[str, Any]:
     """Return SERIES- and IMAGE-level attributes; contours and references to slices are made when looked at."""
     drawn, images = structure_set.drawn, structure_set.images
-    date, time = general.dicom_date(drawn), general.dicom_time(drawn)
     ready: dict[str, Any] = {
-        **general.instance(
+        **general.made_by_aria(
+            structure_set,
             sop_class_uid=uids.RT_STRUCTURE_SET,
-            sop_instance_uid=structure_set.sop_instance_uid,
-            series_uid=structure_set.series_uid,
             modality="RTSTRUCT",
             made=drawn,
-            series="ARIA RadOnc Structure Sets",
+            series="Structure Sets",
         ),
-        **general.ARIA,
-        "InstanceNumber": 1,
         "StructureSetLabel": structure_set.label,
         "StructureSetName": structure_set.label,
-        "StructureSetDate": date,
-        "StructureSetTime": time,
+        "StructureSetDate": general.dicom_date(drawn),
+        "StructureSetTime": general.dicom_time(drawn),
         "FrameOfReferenceUID": images.frame_of_reference_uid,
         "PositionReferenceIndicator": None,
-        **_approval(structure_set.approval, date, time),
+        **general.approval(structure_set.approval, drawn),
     }
     return Deferred(
         ready,
@@ -64,18 +60,6 @@ def structure_set_values(case: Case, structure_set: StructureSet) -> Mapping[str
             ],
         },
     )
-
-
-def _approval(approval: Approval, date: str, time: str) -> dict[str, Any]:
-    """Return the Approval Module (PS3.3 C.8.8.16): who reviewed and when, unless nobody has."""
-    if approval is Approval.UNAPPROVED:
-        return {"ApprovalStatus": approval.value}
-    return {
-        "ApprovalStatus": approval.value,
-        "ReviewDate": date,
-        "ReviewTime": time,
-        "ReviewerName": general.REVIEWER,
-    }
 
 
 def _frame_of_reference(images: ImageSeries) -> dict[str, Any]:
