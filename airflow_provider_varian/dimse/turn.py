@@ -24,18 +24,25 @@ log = logging.getLogger(__name__)
 
 #: How often somebody who waits for a slot looks again, on average.
 _LOOK_SECONDS: Final = 0.1
+#: How long a task waits at least for who holds an association for less than a retrieval may.
+_TASK_SECONDS: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long somebody waits for a peer that has no time.
 
-    :param slot_seconds: for an association of its budget.
+    :param slot_seconds: for an association of its budget; ``None``: for as long as a retrieval of the same peer may
+        hold one (``retrieve_deadline``), and for ten minutes at least.
     :param waits: for the end of quiet hours, and for the pause between requests; else neither is looked at.
     """
 
-    slot_seconds: float = 600.0
+    slot_seconds: float | None = None
     waits: bool = True
+
+    def seconds_for(self, peer: Peer) -> float:
+        """Return how long to wait for an association of a peer."""
+        return max(_TASK_SECONDS, peer.retrieve_deadline) if self.slot_seconds is None else self.slot_seconds
 
 
 #: A task has time, and nobody looks on.
@@ -120,12 +127,12 @@ def _slot(peer: Peer, step: str, cancellation: Cancellation, patience: Patience)
             if line.held_by_this_thread():
                 raise _held_by_ourselves(peer, step)
             if gives_up is None:
-                gives_up = time.monotonic() + patience.slot_seconds
+                gives_up = time.monotonic() + patience.seconds_for(peer)
                 log.info(
                     "%s: %s in use on this machine: waiting for up to %g s",
                     peer.name,
                     _all_of_them(peer),
-                    patience.slot_seconds,
+                    patience.seconds_for(peer),
                 )
             elif time.monotonic() >= gives_up:
                 raise _too_long(peer, step, patience)
@@ -143,7 +150,7 @@ def _all_of_them(peer: Peer) -> str:
 
 def _too_long(peer: Peer, step: str, patience: Patience) -> AssociationBudgetError:
     return AssociationBudgetError(
-        f"{_all_of_them(peer)} in use on this machine, for {patience.slot_seconds:g} s now",
+        f"{_all_of_them(peer)} in use on this machine, for {patience.seconds_for(peer):g} s now",
         peer=peer.name,
         step=step,
         hint="Give the tasks of this connection an Airflow pool with as many slots, or raise max_associations as far "

@@ -17,6 +17,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from pynetdicom import evt
 from support.ports import wait_until
 from support.quiet import AFTER, BEFORE, QUIET, WITHIN, Clock
 
@@ -100,9 +101,16 @@ def process(peer, code):
             running.kill()
 
 
-def test_no_more_than_the_budget_at_a_time_and_everybody_gets_a_turn(scp, peer_at):
+def waits_in(caplog):
+    """Return what was said by those who began to wait for a slot."""
+    return [record.getMessage() for record in caplog.records if "waiting for up to" in record.getMessage()]
+
+
+def test_no_more_than_the_budget_at_a_time_and_everybody_gets_a_turn(scp, peer_at, caplog):
+    caplog.set_level(logging.INFO, "airflow_provider_varian")
     peer = peer_at(scp(), max_associations=2)
     lock, inside, peak, done = threading.Lock(), [0], [0], []
+    both = threading.Barrier(2, timeout=30)
 
     def work():
         with associate(peer, contexts.verification(), step="C-ECHO") as association:
@@ -110,7 +118,9 @@ def test_no_more_than_the_budget_at_a_time_and_everybody_gets_a_turn(scp, peer_a
                 inside[0] += 1
                 peak[0] = max(peak[0], inside[0])
             echo(association)
-            time.sleep(0.05)
+            # Two at a time, and the first two leave when the other four have found no room.
+            both.wait()
+            wait_until(lambda: len(waits_in(caplog)) == 4, what="the others to come and wait")
             with lock:
                 inside[0] -= 1
                 done.append(1)
@@ -135,27 +145,69 @@ def test_who_waits_for_too_long_is_told_what_to_do(peer_at, caplog):
         "C-ECHO with VMSDBD@127.0.0.1:104: the 2 associations that max_associations allows are in use on this machine"
     )
     assert "Airflow pool" in error.hint
-    waits = [record.getMessage() for record in caplog.records if "waiting" in record.getMessage()]
-    assert waits == [
+    assert waits_in(caplog) == [
         "VMSDBD@127.0.0.1:104: the 2 associations that max_associations allows are in use on this machine: "
         "waiting for up to 0.2 s"
     ]
 
 
-def test_a_task_waits_for_ten_minutes_and_who_looks_on_for_seconds():
-    assert TASK.slot_seconds == 600
-    assert BY_HAND.slot_seconds <= 5
+def test_a_task_waits_as_long_as_a_retrieval_may_take_and_who_looks_on_for_seconds(peer_at):
+    for deadline, seconds in ((60.0, 600), (600.0, 600), (7200.0, 7200)):
+        peer = peer_at(104, retrieve_deadline=deadline)
+        assert TASK.seconds_for(peer) == seconds
+        assert BY_HAND.seconds_for(peer) <= 5
+    assert TASK.waits
     assert not BY_HAND.waits
 
 
-def test_a_slot_that_comes_free_is_taken_and_the_time_is_told(scp, peer_at):
+@pytest.mark.parametrize(("deadline", "waited"), [(60.0, 600), (900.0, 900)])
+def test_who_holds_an_association_for_as_long_as_it_may_is_waited_for(peer_at, seconds, deadline, waited):
+    peer = peer_at(104, max_associations=1, retrieve_deadline=deadline)
+    cancellation = Cancellation()
+    # A hundred looks in all, so that no test waits for a minute of them.
+    cancellation.pause = lambda _: seconds.pause(waited / 100)
+    with taken(peer), pytest.raises(AssociationBudgetError, match=f"for {waited} s now"):
+        echo_peer(peer, cancellation=cancellation)
+    assert waited <= sum(seconds.pauses) < 1.02 * waited
+
+
+class Seconds:
+    """What :mod:`.turn` takes for the monotonic clock: pauses let it go on by as much as they would last."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.looks, self.pauses = 1000.0, 0, []
+        monkeypatch.setattr("airflow_provider_varian.dimse.turn.time", SimpleNamespace(monotonic=self._look))
+
+    def _look(self):
+        self.looks += 1
+        return self.now
+
+    def pause(self, seconds):
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    return Seconds(monkeypatch)
+
+
+def test_a_slot_that_comes_free_is_taken_and_the_time_is_told(scp, peer_at, seconds):
     peer = peer_at(scp(), max_associations=1)
-    waited = []
+    cancellation, waited = Cancellation(), []
     with taken(peer) as release:
-        threading.Timer(0.3, release).start()
-        with associate(peer, contexts.verification(), step="C-ECHO", on_wait=waited.append) as association:
+
+        def pause(some):
+            seconds.pause(some)
+            if len(seconds.pauses) == 3:
+                release()
+
+        cancellation.pause = pause
+        how = {"cancellation": cancellation, "on_wait": waited.append}
+        with associate(peer, contexts.verification(), step="C-ECHO", **how) as association:
             echo(association)
-    assert waited[0] >= 0.25
+    assert len(seconds.pauses) == 3
+    assert waited == [pytest.approx(sum(seconds.pauses))]
 
 
 def test_the_wait_can_be_cancelled(peer_at):
@@ -343,42 +395,61 @@ def test_a_budget_of_one_suffices_for_the_test_button(scp, peer_at, find_handler
 # ---------------------------------------------------------------------------------- quiet hours and pauses
 
 
-def test_the_wait_for_a_slot_stands_still_in_quiet_hours(peer_at, monkeypatch):
+def test_the_wait_for_a_slot_stands_still_in_quiet_hours(peer_at, monkeypatch, seconds, caplog):
+    caplog.set_level(logging.INFO, "airflow_provider_varian")
     clock = Clock(monkeypatch, BEFORE)
     peer = peer_at(104, max_associations=1, **QUIET)
-    got = []
+    ended = []
 
     def ask():
-        with turn(peer, step="C-ECHO", cancellation=Cancellation(), patience=Patience(slot_seconds=1.0)):
-            got.append(clock.now)
+        try:
+            with turn(peer, step="C-ECHO", cancellation=Cancellation(), patience=Patience(slot_seconds=1.0)):
+                ended.append(clock.now)
+        except AssociationBudgetError as error:
+            ended.append(error)
 
+    def looks_again(times):
+        before = seconds.looks
+        wait_until(lambda: ended or seconds.looks >= before + times, what="a look at the clock")
+
+    thread = threading.Thread(target=ask)
     with taken(peer) as release:
-        thread = threading.Thread(target=ask)
         thread.start()
-        time.sleep(0.3)
+        wait_until(lambda: waits_in(caplog), what="somebody who waits")
+        seconds.now += 0.9
+        looks_again(3)
         clock.now = WITHIN
-        time.sleep(1.5)  # longer than it would wait
+        wait_until(lambda: clock.looks, what="the quiet hours to be seen")
+        seconds.now += 1.5  # longer than it would wait
         release()
-        wait_until(lambda: clock.looks > 10)
-        assert not got
+        looks = clock.looks
+        wait_until(lambda: clock.looks > looks + 10)
+        assert not ended
         # Nobody stands in line meanwhile: others may have other quiet hours.
         assert is_free(replace(peer, quiet_hours=None))
     with taken(peer):
         clock.now = AFTER
-        time.sleep(0.4)  # more than was left of its patience, had it run on
-        assert thread.is_alive()
+        wait_until(lambda: ended or len(waits_in(caplog)) == 2, what="the wait to begin anew")
+        seconds.now += 0.9  # more than was left of its patience, had it run on
+        looks_again(3)
+        assert not ended
     thread.join(20)
-    assert got == [AFTER]
+    assert ended == [AFTER]
 
 
-def test_the_pause_counts_from_the_end_of_the_last_request_of_this_process(scp, peer_at):
-    peer = peer_at(scp(), request_pause_seconds=0.4)
+def test_the_pause_counts_from_the_end_of_the_last_request_of_this_process(scp, peer_at, monkeypatch, seconds):
+    def answer_late(event):
+        seconds.now += 30.0
+        return 0x0000
+
+    monkeypatch.setattr(Cancellation, "pause", lambda _, some: seconds.pause(some))
+    peer = peer_at(scp([(evt.EVT_C_ECHO, answer_late)]), request_pause_seconds=0.4)
     echo_peer(peer)
-    started = time.monotonic()
+    assert not seconds.pauses
+    seconds.now += 0.1
     echo_peer(peer)
-    assert time.monotonic() - started >= 0.35
-    time.sleep(0.4)
-    started = time.monotonic()
-    pause_between(peer, Cancellation())
+    assert seconds.pauses == [pytest.approx(0.3)]
     pause_between(replace(peer, port=1), Cancellation())
-    assert time.monotonic() - started < 0.3
+    seconds.now += 0.4
+    pause_between(peer, Cancellation())
+    assert len(seconds.pauses) == 1
