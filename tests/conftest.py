@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from support.airflow_process import SHARED
 
 # Before anything imports Airflow: a home of our own, no examples, quiet, loopback only.
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
@@ -20,8 +21,16 @@ for name in [name for name in os.environ if name.startswith("AIRFLOW_CONN_")]:
     del os.environ[name]
 
 
+# And what the processes of one run share. The first of them makes it, and the others find its name.
+_IS_FIRST = SHARED not in os.environ
+if _IS_FIRST:
+    os.environ[SHARED] = tempfile.mkdtemp(prefix="dicom-tests-")
+
+
 def pytest_sessionfinish() -> None:
     shutil.rmtree(_HOME, ignore_errors=True)
+    if _IS_FIRST:
+        shutil.rmtree(os.environ[SHARED], ignore_errors=True)
 
 
 def _program(name: str) -> str:

@@ -41,12 +41,16 @@ def _lines(row: Row, is_fault: bool) -> list[str]:
                 _methods(row, methods),
                 escaped(first),
                 escaped(f"{retry} ({row.after})" if row.after != "stays" else retry),
-                "<br>".join(f"`{_TESTS[is_fault]}[{row.name}-{method}]`" for method in methods),
+                "<br>".join(_test(row, method, _TESTS[is_fault]) for method in methods),
             )
         )
         + " |"
         for (first, retry), methods in by_runs.items()
     ]
+
+
+def _test(row: Row, method: str, file: str) -> str:
+    return f"`{file}[{row.name}-{method}]`" + (" (slow)" if method in row.seldom else "")
 
 
 def _what(row: Row) -> str:

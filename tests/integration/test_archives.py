@@ -69,6 +69,8 @@ def peer_of(archive: dcmtk.Archive, **extra: object) -> Peer:
             "receiver_host": "127.0.0.1",
             "receiver_port": archive.receiver_port,
             "profile": "generic",
+            # Nothing grows while it is listed.
+            "profile_overrides": {"stable_interval_seconds": 0.01},
             **extra,
         },
     )

@@ -90,6 +90,8 @@ def peer_of(port: int, ae_title: str, receiver_port: int, profile: str) -> Peer:
             "receiver_host": "127.0.0.1",
             "receiver_port": receiver_port,
             "profile": profile,
+            # Nothing grows while it is listed.
+            "profile_overrides": {"stable_interval_seconds": 0.01},
         },
     )
 

@@ -93,6 +93,7 @@ class Row:
     :param ticks: the daemon's clock counts its C-FINDs, so that what comes in time comes the same each time.
     :param after: what becomes of it before the retry: it ``stays``, ``is over``, or is ``put right``.
     :param runs: by method, what a run leaves, and what a retry does.
+    :param seldom: methods by which ``make test-slow`` alone runs it, since what strikes is the same by the other one.
     """
 
     name: str
@@ -107,6 +108,7 @@ class Row:
     trust: str = ""
     ticks: bool = False
     after: str = "stays"
+    seldom: tuple[str, ...] = ()
 
     def faults_of(self, method: str) -> list[Fault]:
         """Return the faults to arm."""
@@ -483,8 +485,8 @@ def _runs_of(kind: Kind, place: str, sent: int) -> Runs:
 
 
 def _fault_rows() -> Iterator[Row]:
-    for fault in FAULT_KINDS:
-        for place, step, where, words, sent in _PLACES:
+    for row, fault in enumerate(FAULT_KINDS):
+        for column, (place, step, where, words, sent) in enumerate(_PLACES):
             kind = fault.kind
             if step not in fault.steps or (kind is Kind.NO_COUNTERS and place.startswith("list")):
                 continue
@@ -494,6 +496,8 @@ def _fault_rows() -> Iterator[Row]:
                 settings.append("bytes=1" if kind is Kind.ABORT else "bytes=300")
             text = ",".join(part for part in settings if part)
             methods = ("C-MOVE",) if step in (Step.OUTGOING, Step.OBJECT) else METHODS
+            # The list is asked for before the method matters.
+            methods = methods[:1] if place.startswith("list") else methods
             yield Row(
                 name=f"{kind}-{place}",
                 what=f"{_MEANS[kind]}: {words}",
@@ -502,8 +506,9 @@ def _fault_rows() -> Iterator[Row]:
                 if kind is Kind.STALL
                 else {},
                 after="is over",
-                # The list is asked for before the method matters.
-                runs=dict.fromkeys(methods[:1] if place.startswith("list") else methods, _runs_of(kind, place, sent)),
+                runs=dict.fromkeys(methods, _runs_of(kind, place, sent)),
+                # As on a chess board, so that each kind and each place meets both methods.
+                seldom=(METHODS[(row + column) % 2],) if methods == METHODS else (),
             )
 
 

@@ -45,6 +45,19 @@ def test_every_row_ends_complete_or_names_what_is_missing():
             assert first.outcome == "complete" or first.missing or (first.outcome == "pending" and first.errors)
 
 
+def test_each_row_and_each_method_at_each_kind_and_step_is_run_with_each_change():
+    assert all(set(row.seldom) < set(row.runs) for row in ROWS)
+    assert not any(row.seldom for row in QUIRK_ROWS)
+    all_of_them, with_each_change = set(), set()
+    for row in FAULT_ROWS:
+        for fault in row.faults_of("C-MOVE"):
+            for method in row.runs:
+                what = {(fault.kind, method), (fault.step, method)}
+                all_of_them |= what
+                with_each_change |= what if method not in row.seldom else set()
+    assert with_each_change == all_of_them
+
+
 @pytest.mark.parametrize(("kind", "rows"), [("quirks", QUIRK_ROWS), ("faults", FAULT_ROWS)])
 def test_the_page_has_each_row_with_its_test(kind, rows):
     lines = reliability_rows(kind)
@@ -53,5 +66,6 @@ def test_the_page_has_each_row_with_its_test(kind, rows):
     for row in rows:
         for method in row.runs:
             assert f"[{row.name}-{method}]`" in text
+            assert (f"[{row.name}-{method}]` (slow)" in text) == (method in row.seldom)
     page = (TOP / "docs" / "reliability.md").read_text(encoding="utf-8")
     assert f"{{reliability}} {kind}" in page

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -83,18 +84,23 @@ class Home:
 #: busy machine; the page then answers 500.
 _LOCK_SECONDS = 90
 
-#: A migrated database, once this process has made one: a copy saves the seconds that each migration takes.
-_migrated: list[Path] = []
+#: Names a folder that all processes of one run of the tests share; see ``tests/conftest.py``.
+SHARED = "DICOM_TESTS_SHARED"
 
 
 def new_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[str, Any] | None = None) -> Home:
     """Make an Airflow home with a migrated database; see :func:`bare_home`."""
     home = bare_home(root, dags=dags, connections=connections)
-    if _migrated:
-        shutil.copy(_migrated[0], home.database)
-    else:
-        home.airflow("db", "migrate")
-        _migrated.append(Path(shutil.copy(home.database, root / "migrated.db")))
+    # Migrated once for all: a copy saves the seconds that each migration takes.
+    migrated = Path(os.environ[SHARED]) / "migrated.db"
+    with migrated.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not migrated.exists():
+            home.airflow("db", "migrate")
+            # Who is killed amid the copy leaves none.
+            os.replace(shutil.copy(home.database, migrated.with_suffix(".part")), migrated)
+            return home
+    shutil.copy(migrated, home.database)
     return home
 
 

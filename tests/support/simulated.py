@@ -39,6 +39,30 @@ def identifier(level: str, **keys) -> Dataset:
     return dataset
 
 
+def uids_of(plan) -> list[str]:
+    """Return the SOP Instance UIDs of a plan's images of the last day, in order."""
+    return [image.sop_instance_uid for image in plan.images(UNTIL)]
+
+
+class CountingSink:
+    """Takes the objects of a C-GET, and only counts them."""
+
+    def __init__(self) -> None:
+        self.brought = 0
+
+    def begin(self, _):
+        return self
+
+    def write(self, data):
+        pass
+
+    def commit(self):
+        self.brought += 1
+
+    def abandon(self):
+        pass
+
+
 @dataclass
 class Stored:
     request: object

@@ -78,6 +78,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
 
 def _explain(output: Output, *, quirks: bool, faults: bool) -> None:
     """Print the switches, the faults, or both, as they are set on the command line."""
+    from airflow_provider_varian.simulator.clinic.irregularities import Irregularity
     from airflow_provider_varian.simulator.daemon.behaviour import habits
     from airflow_provider_varian.simulator.daemon.faults import FAULT_KINDS
     from airflow_provider_varian.simulator.daemon.settings_text import written
@@ -88,6 +89,11 @@ def _explain(output: Output, *, quirks: bool, faults: bool) -> None:
             [{"quirk": each.name, "default": written(each.name, each.default), "meaning": each.meaning}
              for each in habits()],
         )  # fmt: skip
+        output.line("")
+        output.table(
+            ("irregularities", "meaning"),
+            [{"irregularities": each.value, "meaning": each.meaning} for each in Irregularity],
+        )
     if faults:
         output.table(
             ("fault", "at the steps", "settings", "meaning"),

@@ -9,6 +9,7 @@ from datetime import date
 import pytest
 from support.ports import free_port
 
+from airflow_provider_varian.aria import profile
 from airflow_provider_varian.cli.main import main
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
@@ -55,6 +56,14 @@ class Program:
 @pytest.fixture(scope="session")
 def clinic():
     return Clinic(days=3, until=TODAY, matrix=32, patients=2)
+
+
+@pytest.fixture(autouse=True)
+def no_time_to_lose(monkeypatch):
+    """Nothing grows here while it is listed, and nothing comes late: neither is waited for as long as at a clinic."""
+    waits = {"stable_interval_seconds": 0.01, "settle_seconds": 0.2}
+    quick = {name: replace(each, **waits) for name, each in profile.PROFILES.items()}
+    monkeypatch.setattr(profile, "PROFILES", quick)
 
 
 @pytest.fixture

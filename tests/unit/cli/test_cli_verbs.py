@@ -655,6 +655,8 @@ def test_simulate_that_trusts_nobody_says_how_to_add_somebody(simulator):
         ("--late-sessions", "often"),
     ],
 )
+# What is not refused is served until a signal comes.
+@pytest.mark.timeout(30, method="signal")
 def test_simulate_refuses_values_of_the_wrong_kind(arguments):
     with pytest.raises(SystemExit) as ended:
         main(["simulate", *arguments])

@@ -454,8 +454,8 @@ def test_cancelled_while_connecting_ends_it(peer_at):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(("127.0.0.1", port))
-        threading.Timer(0.5, cancellation.cancel).start()
         start = time.monotonic()
+        threading.Timer(0.5, cancellation.cancel).start()
         with pytest.raises(CancelledError):
             echo_peer(peer_at(port, connect_timeout=30), cancellation=cancellation)
         assert 0.4 < time.monotonic() - start < 5

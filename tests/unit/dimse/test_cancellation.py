@@ -79,8 +79,8 @@ def test_nothing_can_be_attached_afterwards():
 
 def test_a_pause_ends_early():
     cancellation = Cancellation()
-    threading.Timer(0.1, cancellation.cancel).start()
     start = time.monotonic()
+    threading.Timer(0.1, cancellation.cancel).start()
     with pytest.raises(CancelledError):
         cancellation.pause(30)
     assert time.monotonic() - start < 2

@@ -217,7 +217,9 @@ def test_quiet_hours_are_waited_for_without_a_place_in_the_pool(aria, monkeypatc
 
     async def waiting():
         task = asyncio.create_task(hook.aecho())
-        await asyncio.sleep(0.3)
+        async with asyncio.timeout(30):
+            while clock.looks < 5:
+                await asyncio.sleep(0.01)
         assert not task.done()
         monkeypatch.setattr(worker_threads, "shared_pool", lambda: pool)
         clock.now = AFTER

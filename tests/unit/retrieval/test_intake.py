@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pynetdicom.dsutils import encode
 from support.archive import rt_image
+from support.spooled import receive
 
-from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
-from airflow_provider_varian.dimse.sink import StoreRequest
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.retrieval.destination import Destination
@@ -45,20 +43,6 @@ def intake_of(ledger, tmp_path):
     )
 
 
-def send(sink, ds):
-    writer = sink.begin(
-        StoreRequest(
-            sop_class_uid=ds.SOPClassUID,
-            sop_instance_uid=ds.SOPInstanceUID,
-            transfer_syntax_uid=uids.IMPLICIT_VR_LITTLE_ENDIAN,
-            calling_ae_title="VMSDBD",
-            called_ae_title="AIRFLOW",
-        )
-    )
-    writer.write(encode(ds, True, True))
-    writer.commit()
-
-
 def test_what_nobody_asked_for_is_named_unless_an_earlier_try_filed_it(tmp_path):
     filed, other = rt_image(1), rt_image(2)
     here = Entry(sop_instance_uid=filed.SOPInstanceUID, state=State.VERIFIED, path="a/1.dcm", bytes=10)
@@ -66,7 +50,7 @@ def test_what_nobody_asked_for_is_named_unless_an_earlier_try_filed_it(tmp_path)
     intake = intake_of(ledger, tmp_path)
     try:
         for ds in (filed, other):
-            send(intake.sink, ds)
+            receive(intake.sink, ds)
         intake.take_arrived()
     finally:
         intake.close()

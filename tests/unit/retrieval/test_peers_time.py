@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from itertools import pairwise
 
 import pytest
 from support.archive import Archive, rt_image
-from support.ports import free_port
+from support.ports import free_port, wait_until
 from support.quiet import AFTER, BEFORE, QUIET, WITHIN, Clock
 
 from airflow_provider_varian.dimse.budget import Line
@@ -122,7 +123,7 @@ def test_who_waits_for_the_end_of_quiet_hours_does_not_keep_the_port(clinic, mon
     results = []
     thread = threading.Thread(target=lambda: results.append(clinic.run(clinic.images(1, 2), peer=peer)))
     thread.start()
-    time.sleep(0.3)
+    wait_until(lambda: clock.looks, what="the quiet hours to be seen")
     # Another connection of the same receiver has no quiet hours.
     other = clinic.run(clinic.images(3), retrieval_id="r-2", port_wait_seconds=0.0)
     assert other.outcome is Outcome.COMPLETE
@@ -132,21 +133,23 @@ def test_who_waits_for_the_end_of_quiet_hours_does_not_keep_the_port(clinic, mon
     assert results[0].outcome is Outcome.COMPLETE
 
 
-def test_the_wait_for_a_port_does_not_end_in_quiet_hours(clinic, monkeypatch):
+def test_the_wait_for_a_port_does_not_end_in_quiet_hours(clinic, monkeypatch, caplog):
     """Who has the port waits there for the end of quiet hours, longer than anybody waits for a port."""
     from airflow_provider_varian.receiver.in_task import InTaskReceiver
 
+    caplog.set_level(logging.INFO, "airflow_provider_varian")
     clock = Clock(monkeypatch, BEFORE)
     peer = clinic.archive.peer(receiver_port=clinic.port, **QUIET)
     results = []
     with InTaskReceiver(peer, sink=None):
         thread = threading.Thread(
-            target=lambda: results.append(clinic.run(clinic.images(1), peer=peer, port_wait_seconds=0.4))
+            target=lambda: results.append(clinic.run(clinic.images(1), peer=peer, port_wait_seconds=1.0))
         )
         thread.start()
-        time.sleep(0.2)
+        wait_until(lambda: "is taken" in caplog.text, what="the wait for the port")
         clock.now = WITHIN
-        time.sleep(1.6)
+        # It looks whether it is quiet when it has waited for as long as it would.
+        wait_until(lambda: clock.looks > 10 or not thread.is_alive(), what="the wait for the end of the quiet hours")
         assert thread.is_alive()
     clock.now = AFTER
     thread.join(30)

@@ -7,12 +7,11 @@ import json
 import pydicom
 import pytest
 from pynetdicom import evt
-from pynetdicom.dsutils import encode
 from support.archive import ROOT, Archive, rt_image
+from support.spooled import receive
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
-from airflow_provider_varian.dimse.sink import StoreRequest
 from airflow_provider_varian.errors import CancelledError
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.receiver.spool import Spool
@@ -226,17 +225,7 @@ def test_a_rerun_of_a_finished_try_looks_at_paths_unless_told_otherwise(clinic, 
 def leave(clinic, ds):
     """Leave an object unclaimed in the spool, as an earlier receiver did."""
     with SpoolSink(Spool(clinic.spool)) as sink:
-        writer = sink.begin(
-            StoreRequest(
-                sop_class_uid=ds.SOPClassUID,
-                sop_instance_uid=ds.SOPInstanceUID,
-                transfer_syntax_uid=uids.IMPLICIT_VR_LITTLE_ENDIAN,
-                calling_ae_title="VMSDBD",
-                called_ae_title="AIRFLOW",
-            )
-        )
-        writer.write(encode(ds, True, True))
-        writer.commit()
+        receive(sink, ds)
 
 
 def old(number, **attributes):

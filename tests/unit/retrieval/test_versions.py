@@ -15,13 +15,12 @@ from pathlib import Path, PurePosixPath
 import pydicom
 import pytest
 from pynetdicom import evt
-from pynetdicom.dsutils import encode
 from support.archive import ROOT, Archive, rt_image
+from support.spooled import receive
 from support.stores import CopyOnly, InPlace, ObjectStore, Refusing, Root
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
-from airflow_provider_varian.dimse.sink import StoreRequest
 from airflow_provider_varian.errors import CancelledError, ConfigurationError, DestinationWriteError
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.receiver.spool import Spool
@@ -600,17 +599,7 @@ def test_a_manifest_that_cannot_be_written_keeps_what_was_published_in_the_spool
 def claim(clinic, ds, retrieval_id):
     """Leave an object that an earlier try of a retrieval has claimed."""
     with SpoolSink(Spool(clinic.spool)) as sink:
-        writer = sink.begin(
-            StoreRequest(
-                sop_class_uid=ds.SOPClassUID,
-                sop_instance_uid=ds.SOPInstanceUID,
-                transfer_syntax_uid=uids.IMPLICIT_VR_LITTLE_ENDIAN,
-                calling_ae_title="VMSDBD",
-                called_ae_title="AIRFLOW",
-            )
-        )
-        writer.write(encode(ds, True, True))
-        writer.commit()
+        receive(sink, ds)
         sink.spool.claim(retrieval_id, {ds.SOPInstanceUID}, owner=sink.owner.name)
 
 

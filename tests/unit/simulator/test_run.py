@@ -15,6 +15,7 @@ from airflow_provider_varian.cli.main import main
 from airflow_provider_varian.dimse.echo import echo_peer
 from airflow_provider_varian.dimse.peer import peer_from_connection
 from airflow_provider_varian.errors import PeerFailureError, TransientRejectionError
+from airflow_provider_varian.simulator.clinic.irregularities import Irregularity
 from airflow_provider_varian.simulator.daemon.behaviour import habits
 from airflow_provider_varian.simulator.daemon.faults import FAULT_KINDS
 from airflow_provider_varian.simulator.daemon.trusted import TrustedEntity
@@ -94,7 +95,10 @@ def test_quirks_and_faults_of_the_command_line_reach_the_daemon():
     [
         (("--fault", "abort@lunch"), "Steps: connect, association"),
         (("--fault", "explode@row"), "Kinds: abort"),
-        (("--quirk", "irregularities=drs"), "drrs"),
+        (
+            ("--quirk", "irregularities=drs"),
+            "Did you mean drrs? All 33 are listed by: varian-dicom simulate --quirk help",
+        ),
         (("--quirk", "short_answer_probability=2"), "from 0 to 1"),
         (("--quirk", "move_counters=some"), "sent, asked, zero, absent"),
         (("--quirk", "late_images_seconds=-1"), "a number from 0"),
@@ -113,6 +117,8 @@ def test_quirks_and_faults_of_the_command_line_reach_the_daemon():
         (("--until", "2026-11-20", "--patients", "111111"), "111111 does not fit patients"),
     ],
 )
+# What is not refused is served until a signal comes.
+@pytest.mark.timeout(30, method="signal")
 def test_what_the_simulator_cannot_do_is_wrong_usage(capsys, arguments, says):
     assert main(["simulate", "--port", "0", "--trust", "AIRFLOW@127.0.0.1:11112", *arguments]) == 2
     assert says in capsys.readouterr().err
@@ -123,6 +129,7 @@ def test_a_clinic_may_have_all_patients_that_were_ever_planned():
     assert len(options.daemon().holdings.clinical_numbers) == 111110
 
 
+@pytest.mark.timeout(30, method="signal")
 def test_a_port_that_is_taken_is_told_without_saying_the_verb_twice(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -135,6 +142,7 @@ def test_all_quirks_and_faults_can_be_listed(capsys):
     told = capsys.readouterr().out
     assert all(f"{habit.name} " in told and habit.meaning in told for habit in habits())
     assert re.search(r"^not_found_status +0xC001 ", told, re.MULTILINE)
+    assert all(re.search(rf"^{each} +{re.escape(each.meaning)} *$", told, re.MULTILINE) for each in Irregularity)
     assert main(["simulate", "--fault", "help"]) == 0
     told = capsys.readouterr().out
     assert all(each.meaning in told and ", ".join(each.steps) in told for each in FAULT_KINDS)

@@ -191,7 +191,7 @@ def test_about_twenty_five_patients_are_under_treatment_in_any_week(cases):
 
 
 def test_a_case_is_made_in_about_a_millisecond():
-    start = time.process_time()
+    start = time.thread_time()  # of this thread: what else the machine does is not counted
     for number in NUMBERS[:100]:
         make_case(IDENTITY, number)
-    assert time.process_time() - start < 1.0
+    assert time.thread_time() - start < 1.0

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 
 import pytest
+from support.simulated import UNTIL, uids_of
 
 from airflow_provider_varian.simulator.facts import PlanFact, facts
 
@@ -35,6 +36,24 @@ class QAPatient:
 
     def course(self, course: str) -> QAPatient:
         return QAPatient(tuple(fact for fact in self.plan_facts if fact.course == course))
+
+
+@pytest.fixture
+def plan(plans):
+    """The plan of a machine that most of these tests retrieve images of."""
+    return plans["QA", "WL_10MV"]
+
+
+@pytest.fixture
+def series(plan):
+    """The series of its ten images of the last day."""
+    return plan.image_series_uid(UNTIL)
+
+
+@pytest.fixture
+def wanted(plan):
+    """Their SOP Instance UIDs, in order."""
+    return uids_of(plan)
 
 
 @pytest.fixture

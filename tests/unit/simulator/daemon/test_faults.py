@@ -8,7 +8,7 @@ from contextlib import nullcontext
 import pytest
 from support.ports import wait_until
 from support.raw_client import raw_client
-from support.simulated import UNTIL, Client, identifier, peer_of
+from support.simulated import Client, CountingSink, identifier, peer_of
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts
@@ -35,11 +35,6 @@ IN_A_MOVE = [
     (Step.FINAL, 1, 9, 10),
 ]
 COUNTERS = {"completed", "failed", "warning"}
-
-
-@pytest.fixture
-def series(plans):
-    return plans["QA", "WL_10MV"].image_series_uid(UNTIL)
 
 
 @pytest.fixture
@@ -333,7 +328,7 @@ def test_the_daemon_restarts_in_the_middle_of_something(daemon, ask, receiver, r
 def test_a_get_suffers_as_a_move_does(daemon, habit, series, fault, error, objects):
     habit(get=True)
     daemon.faults.arm(fault)
-    sink = Sink()
+    sink = CountingSink()
     peer = peer_of(daemon, dimse_timeout=1 if fault.kind is Kind.STALL else 20)
     offered = contexts.get(uids.STUDY_ROOT_GET, [uids.RT_IMAGE])
     expected = nullcontext() if error is None else pytest.raises(error)
@@ -343,24 +338,6 @@ def test_a_get_suffers_as_a_move_does(daemon, habit, series, fault, error, objec
         assert (report.completed, report.failed) == (objects, 10 - objects)
     assert sink.brought == objects
     wait_until(lambda: not daemon.counts["open"])
-
-
-class Sink:
-    """Counts a C-GET's objects."""
-
-    brought = 0
-
-    def begin(self, _):
-        return self
-
-    def write(self, data):
-        pass
-
-    def commit(self):
-        self.brought += 1
-
-    def abandon(self):
-        pass
 
 
 @pytest.mark.fault("abort")

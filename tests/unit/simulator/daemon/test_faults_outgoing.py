@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from dataclasses import dataclass, field
 import pytest
 from support.ports import wait_until
 from support.raw_peer import C_STORE_RQ, RSP, Closed, build_command, parse_command, raw_peer
-from support.simulated import UNTIL, trusted
+from support.simulated import trusted
 
+from airflow_provider_varian.errors import AssociationAbortedError
 from airflow_provider_varian.simulator.daemon.faults import Fault, Kind, Step
 
 LARGEST_PDU = 4096
@@ -30,14 +32,14 @@ class Heard:
 
 
 @contextmanager
-def listening():
+def listening(max_pdu=LARGEST_PDU):
     """Receive with bare sockets, one association after the other; yields port and what is heard."""
     heard = []
 
     def play(wire):
         one = Heard()
         heard.append(one)
-        wire.accept(max_pdu=LARGEST_PDU)
+        wire.accept(max_pdu=max_pdu)
         try:
             listen(wire, one)
         except Closed:
@@ -98,16 +100,6 @@ def heard(daemon):
         yield found
 
 
-@pytest.fixture
-def series(plans):
-    return plans["QA", "WL_10MV"].image_series_uid(UNTIL)
-
-
-@pytest.fixture
-def wanted(plans):
-    return [image.sop_instance_uid for image in plans["QA", "WL_10MV"].images(UNTIL)]
-
-
 def ended(heard, number=0):
     wait_until(lambda: len(heard) > number and heard[number].end, what="the end of the association")
     return heard[number]
@@ -145,6 +137,41 @@ def test_a_fault_beyond_the_end_of_an_object_does_not_strike_the_next(daemon, cl
     daemon.faults.arm(Fault(kind=Kind.ABORT, step=Step.OBJECT, at=2, bytes=20_000))
     assert client.move("SERIES", SeriesInstanceUID=series).completed == 10
     assert ended(heard).end == "released"
+
+
+@pytest.mark.fault("abort")
+def test_an_object_of_one_pdu_is_struck_at_its_end(daemon, client, wanted):
+    with listening(max_pdu=0) as (port, heard):
+        daemon.trust([trusted(port)])
+        daemon.faults.arm(Fault(kind=Kind.ABORT, step=Step.OBJECT, at=1, bytes=BYTES))
+        report = client.move("IMAGE", SOPInstanceUID=wanted[0])
+        assert (report.status, report.completed, report.failed) == (0xA702, 0, 1)
+        one = ended(heard)
+        assert (one.objects, one.end) == (wanted[:1], "abort"), "the object is whole, its answer comes too late"
+
+
+@pytest.mark.fault("restart")
+def test_a_restart_does_not_wait_for_an_object_that_stalls(daemon, client, heard, series, wanted):
+    daemon.faults.arm(Fault(kind=Kind.STALL, step=Step.OBJECT, at=3, bytes=BYTES, seconds=600.0))
+    reports = []
+
+    def move():
+        try:
+            reports.append(client.move("SERIES", SeriesInstanceUID=series))
+        except AssociationAbortedError as error:
+            reports.append(error)
+
+    moving = threading.Thread(target=move)
+    moving.start()
+    wait_until(lambda: heard and heard[0].objects == wanted[:2] and heard[0].unfinished == BYTES, what="the stall")
+    restarting = threading.Thread(target=daemon.restart, args=(0.0,))
+    restarting.start()
+    restarting.join(30)
+    assert not restarting.is_alive(), "it would wait for as long as a transaction may take"
+    moving.join(20)
+    assert isinstance(reports[0], AssociationAbortedError)
+    assert ended(heard).objects == wanted[:2]
+    wait_until(lambda: not daemon.counts["outgoing_open"], what="the end of the association")
 
 
 @pytest.mark.fault("stall")

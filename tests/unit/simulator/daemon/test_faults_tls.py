@@ -7,7 +7,7 @@ import time
 import pytest
 from support.certificates import Authority
 from support.raw_client import raw_client
-from support.simulated import UNTIL, identifier, peer_of, trusted
+from support.simulated import UNTIL, CountingSink, identifier, peer_of, trusted
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts
@@ -122,29 +122,10 @@ def association(daemon, certificates):
         yield found
 
 
-class Sink:
-    """Counts objects."""
-
-    def __init__(self):
-        self.brought = 0
-
-    def begin(self, _):
-        return self
-
-    def write(self, data):
-        pass
-
-    def commit(self):
-        self.brought += 1
-
-    def abandon(self):
-        pass
-
-
 @pytest.mark.fault("half")
 def test_half_a_response_to_a_get_that_is_streamed(daemon, association, keys):
     daemon.faults.arm(Fault(kind=Kind.HALF, step=Step.AFTER_SUBOPERATION, at=3, seconds=0.1))
-    sink, progress = Sink(), []
+    sink, progress = CountingSink(), []
     with pytest.raises(AssociationAbortedError):
         get(association, uids.STUDY_ROOT_GET, identifier("SERIES", **keys), sink=sink, on_progress=progress.append)
     assert (sink.brought, len(progress)) == (3, 2)
@@ -158,7 +139,7 @@ def test_the_right_response_is_halved_after_a_get_on_the_same_association(daemon
         Fault(kind=Kind.SLOW, step=Step.REQUEST, bytes_per_second=4000, service="C-FIND"),
         Fault(kind=Kind.HALF, step=Step.ROW, at=3, seconds=0.1, service="C-FIND"),
     )
-    sink = Sink()
+    sink = CountingSink()
     assert get(association, uids.STUDY_ROOT_GET, identifier("SERIES", **keys), sink=sink).completed == 10
     rows = iter_matches(association, uids.STUDY_ROOT_FIND, identifier("IMAGE", **keys))
     assert len([next(rows) for _ in range(3)]) == 3

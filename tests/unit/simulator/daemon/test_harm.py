@@ -70,6 +70,16 @@ def test_an_abort_comes_at_the_end_of_a_pdu_whoever_slices_it(count, slice_size)
         assert read_all(near) == (stream[:whole] + A_ABORT, "closed")
 
 
+@pytest.mark.parametrize("count", [1, 106])
+def test_an_abort_comes_at_the_end_of_the_last_pdu_too(count):
+    with connected() as (far, near):
+        spoilt = harm.SpoiltSocket(far, threading.Event())
+        spoilt.limit(count, Kind.ABORT)
+        with pytest.raises(ConnectionAbortedError):
+            spoilt.sendall(pdu(100))
+        assert read_all(near) == (pdu(100) + A_ABORT, "closed")
+
+
 def test_buffers_are_sent_in_their_order_and_counted_together():
     with connected() as (far, near):
         spoilt = harm.SpoiltSocket(far, threading.Event())
@@ -108,3 +118,25 @@ def test_the_end_of_the_daemon_ends_a_stall():
         stopping.set()
         with pytest.raises(ConnectionAbortedError):
             spoilt.sendall(b"abc")
+
+
+def test_who_lets_go_ends_a_stall_and_what_comes_then_is_not_held_up():
+    with connected() as (far, near):
+        spoilt = harm.SpoiltSocket(far, threading.Event())
+        spoilt.limit(0, Kind.STALL, seconds=60.0)
+        ended = []
+
+        def send():
+            try:
+                spoilt.sendall(b"abc")
+            except ConnectionAbortedError as error:
+                ended.append(error)
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        spoilt.let_go()
+        sending.join(20)
+        assert len(ended) == 1
+        spoilt.slow(1)
+        spoilt.sendall(A_ABORT)
+        assert near.recv(100) == A_ABORT

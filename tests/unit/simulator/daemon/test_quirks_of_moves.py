@@ -8,25 +8,11 @@ from dataclasses import replace
 
 import pytest
 from support.ports import wait_until
-from support.simulated import UNTIL, Client, peer_of, trusted
+from support.simulated import UNTIL, Client, peer_of, trusted, uids_of
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.simulator.daemon.behaviour import Counters
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
-
-
-@pytest.fixture
-def plan(plans):
-    return plans["QA", "WL_10MV"]
-
-
-@pytest.fixture
-def series(plan):
-    return plan.image_series_uid(UNTIL)
-
-
-def uids_of(plan):
-    return [image.sop_instance_uid for image in plan.images(UNTIL)]
 
 
 @pytest.mark.quirk(11, "partial_move_probability")

@@ -18,11 +18,6 @@ from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 TODAY = UNTIL.strftime("%Y%m%d")
 
 
-@pytest.fixture
-def series(plans):
-    return plans["QA", "WL_10MV"].image_series_uid(UNTIL)
-
-
 @pytest.mark.quirk(4, "relational")
 def test_upper_keys_may_be_missing_unless_a_switch_says_otherwise(client, habit, plans, series):
     plan = plans["QA", "WL_10MV"]

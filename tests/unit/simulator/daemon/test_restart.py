@@ -11,7 +11,7 @@ import pytest
 from pynetdicom import AE, build_context
 from support.ports import wait_until
 from support.raw_client import raw_client
-from support.simulated import UNTIL, Client, identifier, peer_of, trusted
+from support.simulated import Client, identifier, peer_of, trusted
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts
@@ -27,11 +27,6 @@ from airflow_provider_varian.errors import (
 )
 from airflow_provider_varian.simulator.daemon.faults import Fault, Kind, Step
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
-
-
-@pytest.fixture
-def series(plans):
-    return plans["QA", "WL_10MV"].image_series_uid(UNTIL)
 
 
 def is_up(daemon):

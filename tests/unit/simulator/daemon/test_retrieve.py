@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from pydicom import Dataset
 from support.ports import free_port, wait_until
-from support.simulated import UNTIL, Client, as_latin_1, identifier, peer_of, receiving, trusted
+from support.simulated import Client, as_latin_1, identifier, peer_of, receiving, trusted, uids_of
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts
@@ -15,20 +15,6 @@ from airflow_provider_varian.dimse.get import get
 from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.errors import RefusedByPeerError, UnknownMoveDestinationError
 from airflow_provider_varian.simulator.daemon.faults import Fault, Kind, Step
-
-
-@pytest.fixture
-def plan(plans):
-    return plans["QA", "WL_10MV"]
-
-
-@pytest.fixture
-def series(plan):
-    return plan.image_series_uid(UNTIL)
-
-
-def uids_of(plan):
-    return [image.sop_instance_uid for image in plan.images(UNTIL)]
 
 
 def without_export_time(dataset):
