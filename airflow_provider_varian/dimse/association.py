@@ -20,7 +20,8 @@ from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import parked, reasons, socket_manners
+from airflow_provider_varian.dimse import parked, reasons, socket_manners, streaming
+from airflow_provider_varian.dimse.bounds import Bounds
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.contexts import MAXIMUM_CONTEXTS
 from airflow_provider_varian.dimse.peer import Peer
@@ -260,6 +261,7 @@ class _Attempt:
             (evt.EVT_CONN_OPEN, self._on_open),
             (evt.EVT_CONN_OPEN, parked.bound_waiting),
             (evt.EVT_CONN_OPEN, parked.park),
+            (evt.EVT_CONN_OPEN, self._read_within_bounds),
             (evt.EVT_PDU_RECV, self._on_pdu),
             (evt.EVT_ACSE_RECV, self._on_acse),
             (evt.EVT_ACSE_SENT, self._on_acse_sent),
@@ -294,8 +296,16 @@ class _Attempt:
     def _on_open(self, event: evt.Event) -> None:
         self.trace.opened = time.monotonic()
 
-    def _on_pdu(self, event: evt.Event) -> None:
+    def _read_within_bounds(self, event: evt.Event) -> None:
+        # Whoever waits for an answer gives up before, and says what it has waited for.
+        bounds = Bounds(read_seconds=self._peer.dimse_timeout + self._peer.network_timeout)
+        streaming.attach_requestor(event, bounds, self._note_activity)
+
+    def _note_activity(self) -> None:
         self.trace.heard = time.monotonic()
+
+    def _on_pdu(self, event: evt.Event) -> None:
+        self._note_activity()
         if isinstance(getattr(event, "pdu", None), A_ABORT_RQ):
             self.trace.endings.append("the peer aborted the association")
 

@@ -80,6 +80,39 @@ class StoreRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreResponse:
+    """A C-STORE-RSP (PS3.7 9.3.1.2).
+
+    :param sop_class_uid: of the request, as are the next two.
+    :param sop_instance_uid: left out when it is empty.
+    :param responds_to: Message ID of the request.
+    :param error_comment: for a failure; what is not ASCII in it becomes ``?``, and 64 characters are kept.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    responds_to: int
+    status: int
+    error_comment: str = ""
+
+    def encoded(self) -> bytes:
+        """Return the command set.
+
+        :raises ValueError: for a number or a text that does not fit its element.
+        """
+        comment = self.error_comment and self.error_comment[:64].encode("ascii", "replace").decode()
+        return _whole(
+            _text(_AFFECTED_SOP_CLASS_UID, self.sop_class_uid, 64, b"\0")
+            + _STORE_RSP_FIELD
+            + _number(_RESPONDED_TO, self.responds_to)
+            + _NO_DATA_SET_FOLLOWS
+            + _number(_STATUS, self.status)
+            + (_text(_ERROR_COMMENT, comment, 64, b" ") if comment else b"")
+            + (_text(_AFFECTED_SOP_INSTANCE_UID, self.sop_instance_uid, 64, b"\0") if self.sop_instance_uid else b"")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetrieveProgress:
     """A C-MOVE-RSP or C-GET-RSP without an identifier (PS3.7 9.3.4.2, 9.3.3.2): what a pending one is.
 
@@ -123,9 +156,12 @@ class Command:
     """
 
     def __init__(self, data: bytes) -> None:
+        self.data = data
         self._elements: Mapping[int, bytes] = dict(_elements(data))
         self.command_field = self._required(_COMMAND_FIELD)
         self.responds_to = self._value(_RESPONDED_TO)
+        for element in (_MESSAGE_ID, _PRIORITY, _ORIGINATOR_MESSAGE_ID):
+            self._value(element)  # raises now, and not who asks for it in the middle of a message
         self.status = self._value(_STATUS)
         #: Whether a data set follows.
         self.has_data_set = self._required(_DATA_SET_TYPE) != NO_DATA_SET
@@ -134,6 +170,39 @@ class Command:
     def error_comment(self) -> str:
         """Error Comment (0000,0902), LO: what is not ASCII in it becomes ``?``."""
         return self._elements.get(_ERROR_COMMENT, b"").decode("ascii", "replace").replace("\ufffd", "?").strip(" \0")
+
+    @property
+    def message_id(self) -> int | None:
+        """Message ID (0000,0110) of a request."""
+        return self._value(_MESSAGE_ID)
+
+    @property
+    def sop_class_uid(self) -> str:
+        """Affected SOP Class UID (0000,0002) without its padding, whatever it is; empty when absent."""
+        return self._text(_AFFECTED_SOP_CLASS_UID)
+
+    @property
+    def sop_instance_uid(self) -> str:
+        """Affected SOP Instance UID (0000,1000) without its padding, whatever it is; empty when absent."""
+        return self._text(_AFFECTED_SOP_INSTANCE_UID)
+
+    @property
+    def priority(self) -> int | None:
+        """Priority (0000,0700) of a request."""
+        return self._value(_PRIORITY)
+
+    @property
+    def originator_ae_title(self) -> str:
+        """Move Originator Application Entity Title (0000,1030) without its padding, whatever it is."""
+        return self._elements.get(_ORIGINATOR, b"").decode("latin-1").strip()
+
+    @property
+    def originator_message_id(self) -> int | None:
+        """Move Originator Message ID (0000,1031)."""
+        return self._value(_ORIGINATOR_MESSAGE_ID)
+
+    def _text(self, element: int) -> str:
+        return self._elements.get(element, b"").decode("latin-1").rstrip("\0 ")
 
     def _value(self, element: int) -> int | None:
         value = self._elements.get(element)
@@ -180,3 +249,8 @@ def _text(element: int, value: str, limit: int, padding: bytes) -> bytes:
 
 def _whole(body: bytes) -> bytes:
     return struct.pack("<HHII", 0, _GROUP_LENGTH, 4, len(body)) + body
+
+
+# Of each C-STORE-RSP.
+_STORE_RSP_FIELD: Final = _number(_COMMAND_FIELD, C_STORE_RSP)
+_NO_DATA_SET_FOLLOWS: Final = _number(_DATA_SET_TYPE, NO_DATA_SET)

@@ -7,7 +7,9 @@ are never proposed nor accepted: a small object may inflate without bound.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
+from copy import copy
 from typing import Final
 
 from pynetdicom.presentation import (
@@ -80,7 +82,7 @@ def storage_contexts(expected: Iterable[str] | None = None) -> list[Presentation
             hint="Retrieve fewer kinds of objects at a time",
         )
     classes = list(dict.fromkeys([*wanted, *uids.RADIOTHERAPY_STORAGE, *_standard_classes()]))[:limit]
-    contexts = [_context(uid) for uid in classes]
+    contexts = [copy(_known_context(uid)) for uid in classes]
     for context in contexts:
         context.scu_role, context.scp_role = False, True
     return contexts
@@ -95,18 +97,33 @@ def receiver_contexts() -> list[PresentationContext]:
     for uid, keyword in _PRIVATE_STORAGE.items():
         if uid_to_service_class(uid) is not StorageServiceClass:
             register_uid(uid, keyword, StorageServiceClass)
+    # A copy of each, since the caller may set roles and IDs: to copy is a tenth of what it takes to build.
+    return [*verification(), *(copy(context) for context in _received())]
+
+
+@functools.cache
+def _received() -> tuple[PresentationContext, ...]:
+    """Return the storage contexts of a receiver, built once per process."""
     syntaxes = [*uids.UNCOMPRESSED_TRANSFER_SYNTAXES, *uids.COMPRESSED_TRANSFER_SYNTAXES]
     classes = dict.fromkeys([*uids.RADIOTHERAPY_STORAGE, *_standard_classes()])
-    return [*verification(), *(build_context(uid, syntaxes) for uid in classes)]
+    return tuple(build_context(uid, syntaxes) for uid in classes)
 
 
-def _standard_classes() -> list[str]:
+@functools.cache
+def _standard_classes() -> tuple[str, ...]:
     """Return all storage classes of the standard: radiotherapy's, the common ones, the others."""
     known = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
     # Its list of 120 common ones has retired classes too, which nothing can be done with any more.
     common = {str(context.abstract_syntax) for context in StoragePresentationContexts}
     # Sorting is stable, so the standard's own order stays within each group.
-    return sorted(known, key=lambda uid: 0 if uid.startswith(_RADIOTHERAPY_PREFIX) else 1 if uid in common else 2)
+    ranked = sorted(known, key=lambda uid: 0 if uid.startswith(_RADIOTHERAPY_PREFIX) else 1 if uid in common else 2)
+    return tuple(ranked)
+
+
+@functools.lru_cache(maxsize=512)
+def _known_context(uid: str) -> PresentationContext:
+    """Return a context that is only copied from."""
+    return _context(uid)
 
 
 def _context(uid: str) -> PresentationContext:

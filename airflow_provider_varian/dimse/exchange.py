@@ -53,6 +53,8 @@ class Exchange:
     :param idle_for: seconds since something else showed that the peer is at work, e.g. since an object
         arrived at our receiver: pending responses of a C-MOVE are optional (semantics 11).
     :param on_store: answers a C-STORE request that comes in between, given the context's ID and the request.
+    :param meanwhile: does a part of some other work, and says whether there was any: called while nothing has come yet,
+        before each wait. What it raises ends the request.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Exchange:
         deadline: float | None = None,
         idle_for: Callable[[], float] | None = None,
         on_store: Callable[[int, C_STORE], None] | None = None,
+        meanwhile: Callable[[], bool] | None = None,
     ) -> None:
         self.association = association
         self.step = step
@@ -74,6 +77,7 @@ class Exchange:
         self._deadline = None if deadline is None else time.monotonic() + deadline
         self._idle_for = idle_for
         self._on_store = on_store
+        self._meanwhile = meanwhile
         self._open = False
 
     @property
@@ -134,6 +138,7 @@ class Exchange:
         """
         if not self._open or not self.association.assoc.is_established:
             return
+        self._meanwhile = None
         self.association.cancel_request()
         self._deadline_seconds = GRACE_SECONDS
         self._deadline = time.monotonic() + GRACE_SECONDS
@@ -177,6 +182,9 @@ class Exchange:
         assoc = self.association.assoc
         heard = time.monotonic()
         while True:
+            while self._did_something_else():
+                # Whether the peer is silent, nobody could have seen in that time.
+                heard = time.monotonic()
             now = time.monotonic()
             silent_until = self._silent_until(heard, now)
             end = silent_until if self._deadline is None else min(silent_until, self._deadline)
@@ -194,6 +202,12 @@ class Exchange:
             if self._deadline is not None and time.monotonic() >= self._deadline:
                 raise self._timed_out(past_deadline=True)
             return int(item[0] or 0), item[1]
+
+    def _did_something_else(self) -> bool:
+        """Do a part of the other work, if there is any, nothing has come and there is time left; say whether."""
+        if self._meanwhile is None or not self.association.assoc.dimse.msg_queue.empty():
+            return False
+        return (self._deadline is None or time.monotonic() < self._deadline) and self._meanwhile()
 
     def _silent_until(self, heard: float, now: float) -> float:
         # A large object comes in many parts, and is a message only when it is whole.
@@ -246,6 +260,7 @@ def exchange(
     deadline: float | None = None,
     idle_for: Callable[[], float] | None = None,
     on_store: Callable[[int, C_STORE], None] | None = None,
+    meanwhile: Callable[[], bool] | None = None,
 ) -> Iterator[Exchange]:
     """Run one request on an association; see :class:`Exchange` for the parameters.
 
@@ -262,7 +277,14 @@ def exchange(
     context = association.context_for(model_uid, step=step)
     with association.running(context) as message_id:
         running = Exchange(
-            association, step, context, message_id, deadline=deadline, idle_for=idle_for, on_store=on_store
+            association,
+            step,
+            context,
+            message_id,
+            deadline=deadline,
+            idle_for=idle_for,
+            on_store=on_store,
+            meanwhile=meanwhile,
         )
         try:
             yield running

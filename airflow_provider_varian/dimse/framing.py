@@ -38,6 +38,13 @@ def fragment_size(max_pdu: int | None) -> int:
     return size - size % 2 if size > 1 else size
 
 
+def command_alone(context_id: int, command: bytes, size: int) -> bytes:
+    """Return a message without a data set as the bytes of its PDUs; see :func:`message` for the parameters."""
+    if len(command) <= size:
+        return _HEAD.pack(4, 0, len(command) + _ITEM_HEAD, len(command) + 2, context_id, _COMMAND | _LAST) + command
+    return b"".join(part for buffers in message(context_id, command, None, size) for part in buffers)
+
+
 def message(context_id: int, command: bytes, content: Content | None, size: int) -> Iterator[Buffers]:
     """Yield a message as buffers to be sent one after the other; each list is valid until the next.
 

@@ -1,20 +1,27 @@
 """C-GET (PS3.4 C.4.3): objects come back on the association that asked for them.
 
 For the sub-operations the requestor is a Storage SCP (Annex B), by role selection: what arrives goes, as it
-came, into a :class:`~airflow_provider_varian.dimse.sink.StorageSink`.
+comes, into a :class:`~airflow_provider_varian.dimse.sink.StorageSink`, in the thread that reads the association. The
+report that ends the C-GET is read after the last object has been committed. With a release of pynetdicom that does not
+let us read (:mod:`.streaming`), an object is in memory first, and stored in the caller's thread.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_GET, C_STORE
 
-from airflow_provider_varian.dimse import storage
+from airflow_provider_varian.dimse import storage, streaming
 from airflow_provider_varian.dimse.association import PeerAssociation
+from airflow_provider_varian.dimse.bounds import Bounds
+from airflow_provider_varian.dimse.command_set import C_STORE_RQ
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.sink import StorageSink
+from airflow_provider_varian.dimse.store_taker import Parties, StoreTaker
 from airflow_provider_varian.dimse.suboperations import Progress, SubOperations, follow
 
 
@@ -26,15 +33,18 @@ def get(
     sink: StorageSink,
     on_progress: Progress | None = None,
     deadline: float | None = None,
+    meanwhile: Callable[[], bool] | None = None,
 ) -> SubOperations:
     """Ask a C-GET and hand each object that comes to a sink.
 
     :param association: an open association with the contexts of :func:`.contexts.get`.
     :param model_uid: SOP class UID of the GET information model.
     :param identifier: level, unique keys and Specific Character Set only (semantics 15).
-    :param sink: takes the objects.
+    :param sink: takes the objects; of its calls none runs any more when this returns.
     :param on_progress: called with each pending response.
     :param deadline: seconds that the whole request may take; ``None``: the peer's ``retrieve_deadline``.
+    :param meanwhile: does a part of what there is to do with what has come, and says whether there was any; called in
+        between, in the caller's thread. What it raises ends the request by C-CANCEL, and is raised here.
     :return: the peer's report, whatever its final status, but for the errors below.
     :raises RefusedByPeerError: 0x0122, 0x0124 or 0xA900.
     :raises AssociationAbortedError: the association ended; what the sink committed stays valid.
@@ -43,13 +53,42 @@ def get(
     """
     seconds = association.peer.retrieve_deadline if deadline is None else deadline
     on_store = partial(_answer, association, sink)
-    with exchange(association, "C-GET", model_uid, C_GET, deadline=seconds, on_store=on_store) as running:
+    with (
+        _streaming(association, sink),
+        exchange(
+            association, "C-GET", model_uid, C_GET, deadline=seconds, on_store=on_store, meanwhile=meanwhile
+        ) as running,
+    ):
         running.send(C_GET(), identifier)
         return follow(running, C_GET, on_progress)
 
 
+@contextmanager
+def _streaming(association: PeerAssociation, sink: StorageSink) -> Iterator[None]:
+    """Let objects that come go into the sink while the block runs, if we read the association."""
+    assoc, peer = association.assoc, association.peer
+    stream = streaming.of(assoc)
+    if stream is None:
+        yield
+        return
+    taker = StoreTaker(
+        assoc,
+        sink=sink,
+        bounds=Bounds(),
+        observer=storage.StoreObserver(),
+        send=stream.answer,
+        parties=Parties(
+            calling_ae_title=peer.called_ae_title,
+            called_ae_title=peer.calling_ae_title,
+            source_address=assoc.acceptor.address,
+        ),
+    )
+    with stream.taking(C_STORE_RQ, taker):
+        yield
+
+
 def _answer(association: PeerAssociation, sink: StorageSink, context_id: int, request: C_STORE) -> None:
-    """Take one object and answer its C-STORE."""
+    """Take one object that pynetdicom has put together, and answer its C-STORE."""
     assoc, peer = association.assoc, association.peer
     response = C_STORE()
     response.MessageID = request.MessageID

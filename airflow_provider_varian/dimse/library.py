@@ -6,6 +6,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+from types import ModuleType
 from typing import Final
 
 import pynetdicom
@@ -14,6 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
 from pynetdicom.fsm import StateMachine
+from pynetdicom.timer import Timer
 from pynetdicom.transport import AssociationSocket
 
 from airflow_provider_varian.errors import ConfigurationError
@@ -26,23 +30,53 @@ _METHODS: Final = (
     (DULServiceProvider, ("idle_timer_expired", "peek_next_pdu", "receive_pdu")),
 )
 _ATTRIBUTES: Final = (
-    (Association, ("_reactor_checkpoint", "_is_paused", "_kill", "acse", "dul", "dimse")),
+    (Association, ("_dul_ready", "_reactor_checkpoint", "_is_paused", "_kill", "acse", "dul", "dimse")),
     (DIMSEServiceProvider, ("msg_queue",)),
     (DULServiceProvider, ("socket",)),
 )
-# What the streaming sender needs beyond that; without it objects go by pynetdicom's own path.
-_STREAMING_METHODS: Final = ((DULServiceProvider, ("_process_recv_primitive", "_decode_pdu")),)
+# What the streaming sender and the streaming reader need beyond that; without it objects go by pynetdicom's own path.
+_STREAMING_METHODS: Final = (
+    (
+        DULServiceProvider,
+        (
+            "_process_recv_primitive",
+            "_decode_pdu",
+            "_is_transport_event",
+            "_send",
+            "send_pdu",
+            "kill_dul",
+            "stop_dul",
+            "run",
+        ),
+    ),
+    (AssociationSocket, ("close", "send")),
+    (Timer, ("expired", "remaining", "restart", "timeout")),
+    # Not pynetdicom's, but of the system: other than Linux has none.
+    (os, ("eventfd",)),
+    (select, ("poll",)),
+)
 _STREAMING_ATTRIBUTES: Final = (
+    (Association, ("_accepted_cx",)),
     (DIMSEServiceProvider, ("cancel_req", "message")),
     (
         DULServiceProvider,
-        ("_idle_timer", "_recv_pdu", "event_queue", "state_machine", "to_provider_queue"),
+        (
+            "_idle_timer",
+            "_kill_thread",
+            "_recv_pdu",
+            "_run_loop_delay",
+            "artim_timer",
+            "event_queue",
+            "state_machine",
+            "to_provider_queue",
+            "to_user_queue",
+        ),
     ),
     (AssociationSocket, ("socket",)),
     (StateMachine, ("current_state",)),
 )
 
-_Names = tuple[tuple[type, tuple[str, ...]], ...]
+_Names = tuple[tuple[type | ModuleType, tuple[str, ...]], ...]
 
 
 def missing_names() -> list[str]:

@@ -74,12 +74,16 @@ class Line:
         self._before = {name: self._dul.__dict__[name] for name in self._gates if name in self._dul.__dict__}
         self._connection: Any = None
         self._timeout: float | None = None
+        #: What reads for pynetdicom, if it does not itself (:mod:`.streaming`).
+        self._reader: Any = getattr(assoc.dul, "stream", None)
         own = assoc.requestor if assoc.is_requestor else assoc.acceptor
         self._longest = own.maximum_length + _PDU_SLACK if own.maximum_length else _PDU_BOUND
 
     def close(self) -> None:
         """Take the gate away, and leave pynetdicom's thread as it was found; harmless when it was done before."""
         self.give_back()
+        if self._reader is not None:
+            self._reader.rests_elsewhere = False
         with self._gate:
             self._open = True
             self._gate.notify_all()
@@ -96,6 +100,10 @@ class Line:
     def set_up(self) -> None:
         """Put the gate before pynetdicom's thread; undone by :meth:`close`."""
         self._dul.__dict__.update(self._gates)
+        if self._reader is not None:
+            # It rests at the gate from now on.
+            self._reader.rests_elsewhere = True
+            self._reader.wake()
 
     @property
     def established(self) -> bool:
@@ -113,6 +121,7 @@ class Line:
             wrapped = self._dul.socket
             self._connection = wrapped.socket if wrapped is not None else None
             usable = self._at_gate() and self.established and self._assoc.dimse.message is None
+            usable = usable and not (self._reader is not None and self._reader.holds_something)
             self._held = usable and self._connection is not None
         if self._held:
             self._timeout = self._connection.gettimeout()

@@ -25,6 +25,7 @@ def move(
     on_progress: Progress | None = None,
     deadline: float | None = None,
     idle_for: Callable[[], float] | None = None,
+    meanwhile: Callable[[], bool] | None = None,
 ) -> SubOperations:
     """Ask a C-MOVE and follow it to its final response.
 
@@ -36,6 +37,8 @@ def move(
     :param deadline: seconds that the whole request may take; ``None``: the peer's ``retrieve_deadline``.
     :param idle_for: seconds since an object last arrived at our receiver: counts as a sign of life, because
         pending responses are optional (semantics 11).
+    :param meanwhile: does a part of what there is to do with what has come, and says whether there was any; called in
+        between, in the caller's thread. What it raises ends the request by C-CANCEL, and is raised here.
     :return: the peer's report, whatever its final status, but for the errors below.
     :raises UnknownMoveDestinationError: 0xA801.
     :raises RefusedByPeerError: 0x0122, 0x0124 or 0xA900.
@@ -46,7 +49,9 @@ def move(
     seconds = association.peer.retrieve_deadline if deadline is None else deadline
     request = C_MOVE()
     request.MoveDestination = destination
-    with exchange(association, "C-MOVE", model_uid, C_MOVE, deadline=seconds, idle_for=idle_for) as running:
+    with exchange(
+        association, "C-MOVE", model_uid, C_MOVE, deadline=seconds, idle_for=idle_for, meanwhile=meanwhile
+    ) as running:
         running.send(request, identifier)
         try:
             return follow(running, C_MOVE, on_progress)

@@ -18,15 +18,16 @@ def client_context(settings: TlsSettings) -> ssl.SSLContext:
     return _context(ssl.Purpose.SERVER_AUTH, settings)
 
 
-def server_context(settings: TlsSettings) -> ssl.SSLContext:
+def server_context(settings: TlsSettings, *, demand_certificate: bool = True) -> ssl.SSLContext:
     """Return the context of a receiver: it shows our certificate and demands one from whoever calls.
 
+    :param demand_certificate: whether who calls has to show a certificate of the authority, too.
     :raises ConfigurationError: when a certificate or key is missing or cannot be used.
     """
     if not settings.certificate:
         raise _wrong("tls_certificate", "is missing, and a receiver has to show one", "Paste certificate and key")
     context = _context(ssl.Purpose.CLIENT_AUTH, settings)
-    context.verify_mode = ssl.CERT_REQUIRED
+    context.verify_mode = ssl.CERT_REQUIRED if demand_certificate else ssl.CERT_NONE
     return context
 
 

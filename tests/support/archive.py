@@ -16,6 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_MOVE
 from pynetdicom.dsutils import decode, encode
+from support.parking import PARKED
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts, quiet
@@ -166,7 +167,7 @@ class Archive:
         ae = AE("VMSDBD")
         for uid in dict.fromkeys(ds.SOPClassUID for ds in instances):
             ae.add_requested_context(uid, ImplicitVRLittleEndian)
-        assoc = ae.associate(host, port, ae_title=called or destination)
+        assoc = ae.associate(host, port, ae_title=called or destination, evt_handlers=PARKED)
         if not assoc.is_established:
             return None
         statuses = []

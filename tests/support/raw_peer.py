@@ -14,6 +14,7 @@ _TAGS = {
     "message_id": 0x0110,
     "responds_to": 0x0120,
     "destination": 0x0600,
+    "priority": 0x0700,
     "data_set": 0x0800,
     "status": 0x0900,
     "comment": 0x0902,
@@ -22,6 +23,8 @@ _TAGS = {
     "completed": 0x1021,
     "failed": 0x1022,
     "warning": 0x1023,
+    "originator": 0x1030,
+    "originator_id": 0x1031,
 }
 _NAMES = {tag: name for name, tag in _TAGS.items()}
 
@@ -218,7 +221,7 @@ def parse_command(data):
         value, data = data[8 : 8 + length], data[8 + length :]
         name = _NAMES.get(number)
         if name is not None:
-            text = name in ("affected_class", "affected_instance", "destination", "comment")
+            text = name in ("affected_class", "affected_instance", "destination", "comment", "originator")
             fields[name] = value.decode().rstrip("\0 ") if text else struct.unpack("<H", value)[0]
     return fields
 

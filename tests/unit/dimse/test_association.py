@@ -6,17 +6,20 @@ import logging
 import socket
 import threading
 import time
+import tracemalloc
 from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 from pynetdicom import AE, evt
+from pynetdicom.pdu import A_ASSOCIATE_AC
 from support.raw_peer import raw_peer
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import contexts, parked
+from airflow_provider_varian.dimse import contexts, library, parked, streaming
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.connection import Connection
 from airflow_provider_varian.dimse.echo import echo, echo_peer
 from airflow_provider_varian.dimse.peer import UserIdentity
 from airflow_provider_varian.dimse.quiet import QuietAE, silence
@@ -466,3 +469,77 @@ def _until(condition, seconds=5):
     while not condition():
         assert time.monotonic() < deadline, "not within the time"
         time.sleep(0.01)
+
+
+HEADS = {
+    "4 GiB of data": b"\x04\x00\xff\xff\xff\xff",
+    "4 GiB of anything": b"\x7f\x00\xff\xff\xff\xff",
+    "4 GiB of an acceptance": b"\x02\x00\xff\xff\xff\xff",
+}
+
+
+@pytest.mark.parametrize("head", HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("accepted", [False, True], ids=["before", "after"])
+def test_a_peer_that_claims_four_gibibytes_is_sent_away_and_takes_no_memory(peer_at, head, accepted):
+    aborted = threading.Event()
+
+    def play(wire):
+        if accepted:
+            wire.accept()
+            wire.read_message()
+        else:
+            wire.read_pdu()
+        wire.socket.sendall(head + bytes(100_000))
+        if wire.read_pdu()[0] == 7:
+            aborted.set()
+
+    tracemalloc.start()
+    with raw_peer(play) as port:
+        with pytest.raises(AssociationAbortedError):
+            echo_peer(peer_at(port))
+        assert aborted.wait(10)
+    # A connection's buffer of 1 MiB, and what an association takes.
+    assert tracemalloc.get_traced_memory()[1] < 3_000_000
+    tracemalloc.stop()
+
+
+def test_an_acceptance_that_lies_is_not_decoded(peer_at, monkeypatch):
+    decoded = []
+    monkeypatch.setattr(A_ASSOCIATE_AC, "decode", lambda *_: decoded.append(True))
+
+    def play(wire):
+        _, body = wire.read_pdu()
+        answer = wire.accept_pdu(body)
+        wire.socket.sendall(
+            b"\x02\x00" + len(answer[6:] * 2).to_bytes(4, "big") + answer[6:] + b"\x21\x00\xff\xff" * 50
+        )
+        wire.socket.sendall(bytes(200_000))
+        wire.ignore_everything()
+
+    with raw_peer(play) as port, pytest.raises(AssociationAbortedError):
+        echo_peer(peer_at(port))
+    assert decoded == []
+
+
+def test_with_a_pynetdicom_that_lacks_names_its_own_reading_is_used_after_one_warning(
+    scp, peer_at, monkeypatch, caplog
+):
+    monkeypatch.setattr(library, "missing_for_streaming", lambda: ["DULServiceProvider._recv_pdu"])
+    monkeypatch.setattr(streaming, "_warned", threading.Event())
+    port = scp()
+    for _ in range(2):
+        with associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
+            assert streaming.of(association.assoc) is None
+            echo(association)
+    assert sum("more slowly" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_an_idle_association_of_ours_sleeps(scp, peer_at, monkeypatch):
+    waits, stock = [], Connection.wait
+    monkeypatch.setattr(Connection, "wait", lambda *args, **options: waits.append(1) or stock(*args, **options))
+    with associate(peer_at(scp()), contexts.verification(), step="C-ECHO") as association:
+        echo(association)
+        waits.clear()
+        time.sleep(0.8)
+        assert len(waits) < 6
+        echo(association)

@@ -59,6 +59,16 @@ def test_more_expected_classes_than_fit_are_refused():
         contexts.storage_contexts([f"1.2.3.{number}" for number in range(121)])
 
 
+def test_what_a_caller_changes_about_its_contexts_is_its_own():
+    for contexts_of in (contexts.receiver_contexts, contexts.storage_contexts):
+        changed = contexts_of()[-1]
+        changed.scu_role, changed.scp_role, changed.context_id = True, False, 7
+        again = contexts_of()[-1]
+        assert again.abstract_syntax == changed.abstract_syntax
+        assert again.context_id is None
+        assert (again.scu_role, again.scp_role) != (True, False)
+
+
 def test_nothing_deflated_is_ever_proposed_or_accepted():
     for context in everything() + contexts.receiver_contexts():
         assert uids.DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN not in context.transfer_syntax

@@ -9,12 +9,15 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import evt
+from pynetdicom.dimse_primitives import C_GET
+from support.ports import wait_until
 from support.raw_peer import C_STORE_RQ, element, raw_peer
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import contexts
+from airflow_provider_varian.dimse import contexts, library, streaming
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.get import get
 from airflow_provider_varian.dimse.sink import StorageRefused
 from airflow_provider_varian.errors import (
@@ -26,33 +29,45 @@ from airflow_provider_varian.errors import (
 )
 
 
+@pytest.fixture(params=[[], ["DULServiceProvider._recv_pdu"]], ids=["streamed", "library"], autouse=True)
+def path(request, monkeypatch):
+    """Both ways of receiving."""
+    monkeypatch.setattr(library, "missing_for_streaming", lambda: request.param)
+    return request.param
+
+
 class MemorySink:
     """Keeps what was committed: SOP Instance UID -> (request, bytes)."""
 
     def __init__(self, refuse=None):
         self.committed = {}
-        self.abandoned = 0
         self.refuse = refuse
+        self.commit_seconds = 0.0
+        #: How many were begun, and how many of them are neither committed nor abandoned.
+        self.begun = self.open = 0
 
     def begin(self, request):
         if self.refuse:
             raise self.refuse
+        self.begun += 1
+        self.open += 1
         return MemoryObject(self, request)
 
 
 class MemoryObject:
     def __init__(self, sink, request):
-        self.sink, self.request, self.data = sink, request, b""
+        self.sink, self.request, self.data, self.over = sink, request, b"", False
 
     def write(self, data):
         self.data += bytes(data)
 
     def commit(self):
+        time.sleep(self.sink.commit_seconds)
         self.sink.committed[self.request.sop_instance_uid] = (self.request, self.data)
 
     def abandon(self):
-        if self.request.sop_instance_uid not in self.sink.committed:
-            self.sink.abandoned += 1
+        self.sink.open -= not self.over
+        self.over = True
 
 
 @pytest.fixture
@@ -295,3 +310,127 @@ def test_objects_on_their_way_are_still_taken_after_a_cancellation(peer_at, iden
         )
     assert seen == [0x0000]
     assert "1.2.3.9" in sink.committed
+
+
+def store_pdus(wire, data, uid="1.2.3.9"):
+    context = next(number for number, known in wire.contexts.items() if known == uids.RT_IMAGE)
+    command, *_ = wire.message(
+        context, b"", command=C_STORE_RQ, message_id=7, affected_class=uids.RT_IMAGE, affected_instance=uid
+    )
+    return context, command
+
+
+def test_both_paths_are_there(scp, peer_at, path):
+    proposed = contexts.get(uids.STUDY_ROOT_GET, [uids.RT_IMAGE])
+    with associate(peer_at(scp(storage=True)), proposed, step="C-GET") as association:
+        assert (streaming.of(association.assoc) is None) is bool(path)
+
+
+@pytest.mark.parametrize("path", [[]], ids=["streamed"], indirect=True)
+def test_a_cancellation_is_told_in_the_middle_of_an_object(peer_at, identifier):
+    cancellation, seen = Cancellation(), []
+
+    def script(wire, request):
+        context, command = store_pdus(wire, OBJECT)
+        wire.socket.sendall(command)
+        wire.send_fragment(context, OBJECT[:20], last=False)
+        wire.socket.sendall(b"\4\0\0")  # and a PDU has begun
+        cancellation.cancel()
+        seen.append(wire.read_message()[0]["command"])
+        item = (len(OBJECT) - 18).to_bytes(4, "big") + bytes([context, 2]) + OBJECT[20:]
+        wire.socket.sendall(len(item).to_bytes(4, "big")[1:] + item)
+        seen.append(wire.read_message()[0]["status"])
+        wire.respond(request, 0xFE00, remaining=1, completed=1)
+
+    sink = MemorySink()
+    with raw_peer(player(script)) as port, pytest.raises(CancelledError):
+        get_from(peer_at(port), identifier, sink, cancellation=cancellation)
+    assert seen == [0x0FFF, 0x0000]
+    assert sink.committed["1.2.3.9"][1] == OBJECT
+
+
+@pytest.mark.parametrize("settings", [{"retrieve_deadline": 0.5}, {"dimse_timeout": 0.5}], ids=["deadline", "silence"])
+def test_an_object_that_does_not_come_to_its_end_leaves_no_fragment(peer_at, identifier, settings):
+    def script(wire, request):
+        context, command = store_pdus(wire, OBJECT)
+        wire.socket.sendall(command)
+        wire.send_fragment(context, OBJECT[:20], last=False)
+
+    sink = MemorySink()
+    with raw_peer(player(script)) as port, pytest.raises(PeerTimeoutError):
+        get_from(peer_at(port, **settings), identifier, sink)
+    assert sink.committed == {}
+    assert sink.open == 0
+
+
+def test_the_end_of_a_get_waits_for_the_last_object(peer_at, identifier):
+    def script(wire, request):
+        context, command = store_pdus(wire, OBJECT)
+        wire.socket.sendall(command)
+        wire.send_fragment(context, OBJECT, last=True)
+        # At once, without waiting for the answer.
+        wire.respond(request, 0x0000, completed=1)
+
+    sink = MemorySink()
+    sink.commit_seconds = 0.3
+    with raw_peer(player(script)) as port:
+        get_from(peer_at(port), identifier, sink)
+        assert list(sink.committed) == ["1.2.3.9"]
+
+
+def test_a_cut_within_an_object_leaves_no_fragment(peer_at, identifier):
+    def play(wire):
+        wire.accept()
+        wire.read_message()
+        context, command = store_pdus(wire, OBJECT)
+        wire.socket.sendall(command)
+        wire.send_fragment(context, OBJECT[:20], last=False)
+
+    sink = MemorySink()
+    with raw_peer(play) as port, pytest.raises(AssociationAbortedError):
+        get_from(peer_at(port), identifier, sink)
+    assert (sink.committed, sink.open) == ({}, 0)
+
+
+def test_a_sink_is_left_alone_once_the_get_is_over(peer_at, identifier):
+    """A peer that goes on sending afterwards is not our sink's business."""
+    over = threading.Event()
+
+    def play(wire):
+        wire.accept()
+        request, _ = wire.read_message()
+        wire.respond(request, 0x0000, completed=0)
+        assert over.wait(10)
+        context, command = store_pdus(wire, OBJECT)
+        wire.socket.sendall(command)
+        wire.send_fragment(context, OBJECT, last=True)
+        wire.wait_for_end()
+
+    def ask_twice(association):
+        get(association, uids.STUDY_ROOT_GET, identifier, sink=sink)
+        over.set()
+        wait_until(lambda: not association.assoc.dimse.msg_queue.empty())
+        with exchange(association, "C-GET", uids.STUDY_ROOT_GET, C_GET) as running:
+            running.send(C_GET(), identifier)
+            with pytest.raises(AssociationAbortedError, match="C-STORE message that answers nothing"):
+                running.receive(C_GET)
+
+    sink = MemorySink()
+    proposed = contexts.get(uids.STUDY_ROOT_GET, [uids.RT_IMAGE])
+    with raw_peer(play) as port, associate(peer_at(port), proposed, step="C-GET") as association:
+        ask_twice(association)
+    assert sink.begun == 0
+
+
+def test_other_messages_and_objects_in_turn(peer_at, identifier):
+    def script(wire, request):
+        for number in range(20):
+            assert send_object(wire, request, uid=f"1.2.3.{number}")["status"] == 0x0000
+            wire.respond(request, 0xFF00, remaining=19 - number, completed=number + 1)
+        wire.respond(request, 0x0000, completed=20)
+
+    sink, progress = MemorySink(), []
+    with raw_peer(player(script)) as port:
+        report = get_from(peer_at(port), identifier, sink, on_progress=progress.append)
+    assert report.completed == len(sink.committed) == 20
+    assert [each.remaining for each in progress] == list(range(19, -1, -1))

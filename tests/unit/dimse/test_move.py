@@ -18,6 +18,7 @@ from airflow_provider_varian.dimse.move import move
 from airflow_provider_varian.errors import (
     AssociationAbortedError,
     CancelledError,
+    DestinationWriteError,
     PeerTimeoutError,
     RefusedByPeerError,
     UnknownMoveDestinationError,
@@ -214,3 +215,55 @@ def test_a_progress_callback_that_raises_cancels_the_move(peer_at, identifier):
         with pytest.raises(KeyError):
             move_from(peer_at(port), identifier, on_progress=fail)
         assert cancelled.wait(5)
+
+
+def test_other_work_is_done_while_the_peer_is_at_work_and_its_error_ends_the_request(peer_at, identifier):
+    commands, done = [], []
+
+    def script(wire, request):
+        commands.append(wire.read_message()[0]["command"])
+        wire.respond(request, 0xFE00)
+
+    def work():
+        done.append(time.monotonic())
+        if len(done) == 3:
+            raise DestinationWriteError("the destination is full")
+        return True
+
+    with raw_peer(player(script)) as port, pytest.raises(DestinationWriteError):
+        move_from(peer_at(port), identifier, meanwhile=work)
+    assert (len(done), commands) == (3, [C_CANCEL_RQ])
+
+
+def test_endless_other_work_does_not_outlast_the_deadline(peer_at, identifier):
+    began = time.monotonic()
+
+    def work():
+        assert time.monotonic() < began + 20, "the deadline passed long ago"
+        time.sleep(0.01)
+        return True
+
+    with raw_peer(player(lambda wire, request: None)) as port, pytest.raises(PeerTimeoutError, match="not finished"):
+        move_from(peer_at(port), identifier, meanwhile=work, deadline=0.5)
+
+
+def test_time_spent_on_other_work_is_no_silence_of_the_peer(peer_at, identifier):
+    answered = threading.Event()
+
+    def script(wire, request):
+        answered.wait(20)
+        time.sleep(0.2)
+        wire.respond(request, 0x0000)
+
+    worked = []
+
+    def work():
+        if worked:
+            answered.set()
+            return False
+        worked.append(time.sleep(1.3))
+        return True
+
+    with raw_peer(player(script)) as port:
+        report = move_from(peer_at(port, dimse_timeout=1.0), identifier, meanwhile=work)
+    assert report.status == 0x0000

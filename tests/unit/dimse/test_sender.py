@@ -17,7 +17,7 @@ from support.ports import wait_until
 from support.raw_peer import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, RSP, parse_command, raw_peer
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import library, parked, sender
+from airflow_provider_varian.dimse import library, parked, sender, stream
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.command_set import C_GET_RSP, RetrieveProgress, StoreRequest
 from airflow_provider_varian.dimse.peer import TlsSettings
@@ -545,10 +545,33 @@ def test_what_pynetdicom_sends_between_two_objects_comes_between_them(sending_to
 
 def test_the_association_is_pynetdicoms_again_afterwards(sending_to, receiver, path):
     with sending_to(receiver()) as (assoc, found):
+        before = assoc.dul.socket.socket.gettimeout()
         found.store(1, request(1), [b"object"])
-        assert assoc.dul.socket.socket.gettimeout() is None
+        assert assoc.dul.socket.socket.gettimeout() == before
     # associate() released it, which it can only when it hears the answer.
     assert assoc.is_released
+
+
+def test_who_reads_the_association_comes_to_the_gate_at_once(sending_to, receiver, monkeypatch):
+    monkeypatch.setattr(stream, "_LOOK_SECONDS", 60.0)
+    monkeypatch.setattr(LibrarySender, "store", lambda *_: pytest.fail("the line was not taken"))
+    with sending_to(receiver()) as (_, found):
+        for number in range(1, 4):
+            assert found.store(1, request(number), [b"object"]) == SUCCESS
+
+
+def test_an_answer_that_has_begun_before_the_question_is_left_to_who_has_read_it(sending_to):
+    def play(wire):
+        wire.accept()
+        (answer,) = wire.message(1, command=C_STORE_RQ | RSP, responds_to=1, status=0)
+        wire.socket.sendall(answer[:3])
+        wire.read_message()
+        wire.socket.sendall(answer[3:])
+        wire.wait_for_end()
+
+    with raw_peer(play) as port, sending_to(port) as (assoc, found):
+        wait_until(lambda: assoc.dul.stream.holds_something)
+        assert found.store(1, request(1), [b"object"]) == SUCCESS
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
@@ -567,8 +590,9 @@ def test_what_others_put_over_the_sending_of_pynetdicom_stays_there(sending_to, 
         return count
 
     with sending_to(receiver()) as (assoc, _):
-        assoc.dul.send_pdu.__self__.close()  # the line of the fixture
-        assert not {"send_pdu", "_process_recv_primitive"} & set(vars(assoc.dul))
+        line = assoc.dul.send_pdu.__self__  # of the fixture
+        line.close()
+        assert line not in {assoc.dul.send_pdu.__self__, assoc.dul._process_recv_primitive.__self__}
         count = over(assoc) if when == "before" else None
         with sender.sending(assoc) as found:
             count = count or over(assoc)

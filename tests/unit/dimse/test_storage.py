@@ -6,6 +6,7 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
+from support.parking import PARKED
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.sink import StorageRefused
@@ -50,7 +51,7 @@ def store(scp):
         plan.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         ae = AE(ae_title="SENDER")
         ae.add_requested_context(sop_class, ImplicitVRLittleEndian)
-        assoc = ae.associate("127.0.0.1", port, ae_title="OUR TITLE")
+        assoc = ae.associate("127.0.0.1", port, ae_title="OUR TITLE", evt_handlers=PARKED)
         assert assoc.is_established
         status = assoc.send_c_store(plan, **originator)
         assoc.release()
