@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
-from pydicom.dataset import Dataset
-from pydicom.tag import Tag
+from pydicom.datadict import tag_for_keyword
 
+from airflow_provider_varian.dimse.answers import Answered
 from airflow_provider_varian.dimse.find import FindMatch, iter_matches
 from airflow_provider_varian.dimse.lasting import LastingAssociation
 from airflow_provider_varian.errors import CroppedAnswerError, PeerFailureError, QueryError
@@ -32,6 +32,8 @@ STEP: Final = "C-FIND"
 #: From here on a round count is worth a word: nobody limits a list to fewer.
 _SMALLEST_ROUND_COUNT: Final = 100
 
+_UNIQUE_TAGS: Final = {level: tag_for_keyword(keyword) or 0 for level, keyword in UNIQUE_KEYS.items()}
+
 _T = TypeVar("_T")
 
 
@@ -46,9 +48,9 @@ def ending(rows: Iterator[_T]) -> Iterator[Iterator[_T]]:
             close()
 
 
-def unique_value(dataset: Dataset, level: Level) -> str:
+def unique_value(dataset: Answered, level: Level) -> str:
     """Return the unique key of a level as an answer gives it; empty when it does not."""
-    values = read(dataset, Tag(UNIQUE_KEYS[level]))
+    values = read(dataset, _UNIQUE_TAGS[level])
     return str(values[0]) if values else ""
 
 
@@ -82,7 +84,7 @@ class Asker:
             )
         return model_for(query.level, self.peer.information_model)
 
-    def ask(self, query: Query) -> Iterator[Dataset]:
+    def ask(self, query: Query) -> Iterator[Answered]:
         """Yield what the peer answers to a query.
 
         :raises CroppedAnswerError: the query is too broad, or the answer ends at a known limit.
@@ -97,9 +99,12 @@ class Asker:
             else:
                 rows = walk(part, model, lambda step: self._matching(step, model), self.assumed)
             with ending(rows):
+                if len(parts) == 1:
+                    yield from rows
+                    return
                 for dataset in rows:
                     uid = unique_value(dataset, query.level)
-                    if len(parts) > 1 and uid and uid in seen:
+                    if uid and uid in seen:
                         continue
                     seen.add(uid)
                     yield dataset
@@ -114,7 +119,7 @@ class Asker:
                 queries = [part.with_key(Key(key.keyword, "UI", (uid,))) for part in queries for uid in key.values]
         return queries
 
-    def _matching(self, query: Query, model: InformationModel) -> Iterator[Dataset]:
+    def _matching(self, query: Query, model: InformationModel) -> Iterator[Answered]:
         """Ask one level of a walk: below what does not match nothing is looked for."""
         matcher = query.matcher()
         with ending(self._asked(query, model)) as rows:
@@ -122,7 +127,7 @@ class Asker:
                 if matcher.match(dataset, self.assumed) is not Verdict.MISS:
                     yield dataset
 
-    def _asked(self, query: Query, model: InformationModel) -> Iterator[Dataset]:
+    def _asked(self, query: Query, model: InformationModel) -> Iterator[Answered]:
         """Ask, and ask by pattern when an exact Patient ID that the profile lists finds nothing (semantics 14)."""
         key = query.get("PatientID")
         pattern = self.profile.patient_id_patterns.get(key.values[0]) if key and key.values else None
@@ -139,7 +144,7 @@ class Asker:
                 self.found_by_pattern = self.found_by_pattern or sent is not query
                 return
 
-    def _trusted(self, query: Query, model: InformationModel) -> Iterator[Dataset]:
+    def _trusted(self, query: Query, model: InformationModel) -> Iterator[Answered]:
         """Ask, and ask again when the peer says that it ignored optional keys (status 0xFF01).
 
         It may then send our own values back as its answer. So those keys are asked for empty, and
@@ -150,18 +155,19 @@ class Asker:
         seen: set[str] = set()
         with ending(self._sent(query, model, frozenset())) as matches:
             for match in matches:
-                if not match.optional_keys_supported and optional:
-                    break
-                seen.add(unique_value(match.identifier, query.level))
-                yield match.identifier
+                if optional:
+                    if not match.optional_keys_supported:
+                        break
+                    seen.add(unique_value(match.answer, query.level))
+                yield match.answer
             else:
                 return
         log.info("%s does not match on optional keys: they are compared here", self.peer.name)
         with ending(self._sent(query, model, frozenset(optional))) as matches:
             for match in matches:
-                uid = unique_value(match.identifier, query.level)
+                uid = unique_value(match.answer, query.level)
                 if not uid or uid not in seen:
-                    yield match.identifier
+                    yield match.answer
 
     def _sent(self, query: Query, model: InformationModel, unsent: frozenset[str]) -> Iterator[FindMatch]:
         """Send one request, when the peer may be asked, and count its matches."""

@@ -12,18 +12,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from pydicom.dataset import Dataset
-
 from airflow_provider_varian.dimse import contexts
+from airflow_provider_varian.dimse.answers import Answered
 from airflow_provider_varian.dimse.association import Negotiated
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.lasting import LastingAssociation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import CancelledError, PermanentDicomError, QueryError, UndecidedMatchError
-from airflow_provider_varian.query.answers import to_answer
+from airflow_provider_varian.query.answers import AnswerReader
 from airflow_provider_varian.query.asking import STEP, Asker, ending, unique_value
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.query.matching import Matcher
 from airflow_provider_varian.query.model import AT_IMAGE_LEVEL, InformationModel
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Key, Query, unique_key
@@ -55,12 +53,11 @@ class FindResult:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One answer and what was found out about it."""
+class _Doubtful:
+    """An answer that lacks what would decide, and the keys that do not."""
 
-    dataset: Dataset = field(repr=False)
-    verdict: Verdict
-    doubts: tuple[str, ...] = ()
+    dataset: Answered = field(repr=False)
+    doubts: tuple[str, ...]
 
 
 class FindSession:
@@ -130,21 +127,23 @@ class FindSession:
         """
         _check_limit(limit)
         asker = self._asker
+        reader = AnswerReader(asker.assumed)
         noted, asker.found_by_pattern = len(asker.warnings), False
-        matches: list[_Row] = []
-        doubtful: list[_Row] = []
+        matches: list[dict[str, Any]] = []
+        doubtful: list[_Doubtful] = []
         limited = False
-        with ending(self._matches(query, doubtful)) as rows:
-            for row in rows:
+        with ending(self._matches(query, doubtful)) as datasets:
+            for dataset in datasets:
                 limited = limit is not None and len(matches) == limit
                 if limited:
                     break
-                matches.append(row)
+                # Not kept as it came: a mapping takes less, and the peer is still sending.
+                matches.append(reader.read(dataset))
         if doubtful and undecided == "error" and not limited:
             raise self._undecided(query, doubtful)
         return FindResult(
-            answers=[self._answer(row) for row in matches],
-            undecided=[self._answer(row) for row in doubtful],
+            answers=matches,
+            undecided=[reader.read(row.dataset) for row in doubtful],
             model=asker.model_of(query),
             warnings=asker.warnings[noted:],
             limited=limited,
@@ -161,17 +160,15 @@ class FindSession:
         :raises UndecidedMatchError: see :meth:`find`.
         :raises CroppedAnswerError: see :meth:`find`.
         """
-        doubtful: list[_Row] = []
-        with ending(self._matches(query, doubtful)) as rows:
-            for row in rows:
-                yield self._answer(row)
+        doubtful: list[_Doubtful] = []
+        reader = AnswerReader(self._asker.assumed)
+        with ending(self._matches(query, doubtful)) as datasets:
+            for dataset in datasets:
+                yield reader.read(dataset)
         if doubtful:
             raise self._undecided(query, doubtful)
 
-    def _answer(self, row: _Row) -> dict[str, Any]:
-        return to_answer(row.dataset, self._asker.assumed)
-
-    def _undecided(self, query: Query, rows: Sequence[_Row]) -> UndecidedMatchError:
+    def _undecided(self, query: Query, rows: Sequence[_Doubtful]) -> UndecidedMatchError:
         names = ", ".join(dict.fromkeys(name for row in rows for name in row.doubts))
         return UndecidedMatchError(
             f"{len(rows)} of the answers at {query.level} level lack a readable value of {names}, "
@@ -181,37 +178,31 @@ class FindSession:
             hint=f"Leave {names} out of the query, or keep undecided answers and look into the objects",
         )
 
-    def _matches(self, query: Query, doubtful: list[_Row]) -> Iterator[_Row]:
+    def _matches(self, query: Query, doubtful: list[_Doubtful]) -> Iterator[Answered]:
         """Yield matches as they come, then those that a look at IMAGE level decided; collect what stays open."""
-        matcher = query.matcher()
+        matcher, assumed = query.matcher(), self._asker.assumed
         with ending(self._asker.ask(query)) as datasets:
             for dataset in datasets:
-                row = self._judge(dataset, matcher)
-                if row.verdict is Verdict.MATCH:
-                    yield row
-                elif row.verdict is Verdict.UNDECIDED:
-                    doubtful.append(row)
+                verdict = matcher.match(dataset, assumed)
+                if verdict is Verdict.MATCH:
+                    yield dataset
+                elif verdict is Verdict.UNDECIDED:
+                    verdicts = matcher.verdicts(dataset, assumed)
+                    doubts = tuple(name for name, one in verdicts.items() if one is Verdict.UNDECIDED)
+                    doubtful.append(_Doubtful(dataset, doubts))
         if query.level is Level.IMAGE:
             return
         # Not before the end of the answer: an association carries one request at a time.
-        still_open: list[_Row] = []
+        still_open: list[_Doubtful] = []
         for row in doubtful:
             verdict = self._from_images(query, row)
             if verdict is Verdict.MATCH:
-                yield row
+                yield row.dataset
             elif verdict is Verdict.UNDECIDED:
                 still_open.append(row)
         doubtful[:] = still_open
 
-    def _judge(self, dataset: Dataset, matcher: Matcher) -> _Row:
-        assumed = self._asker.assumed
-        verdict = matcher.match(dataset, assumed)
-        if verdict is not Verdict.UNDECIDED:
-            return _Row(dataset, verdict)
-        doubts = [name for name, one in matcher.verdicts(dataset, assumed).items() if one is Verdict.UNDECIDED]
-        return _Row(dataset, verdict, tuple(doubts))
-
-    def _from_images(self, query: Query, row: _Row) -> Verdict:
+    def _from_images(self, query: Query, row: _Doubtful) -> Verdict:
         """Decide by the images below an answer (semantics 12)."""
         named = self._identity(query, row.dataset)
         if not named:
@@ -227,7 +218,7 @@ class FindSession:
                     break
         return any_of(verdicts) if verdicts else Verdict.UNDECIDED
 
-    def _identity(self, query: Query, dataset: Dataset) -> list[Key]:
+    def _identity(self, query: Query, dataset: Answered) -> list[Key]:
         """Return the unique keys that name an answer's entity; nothing when they do not suffice to ask below it."""
         levels = [level for level in Level.PATIENT.through(query.level) if unique_value(dataset, level)]
         needed = {query.level}

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Final
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 
+from airflow_provider_varian.dimse.answers import Answer, Answered
 from airflow_provider_varian.errors import QueryError
 from airflow_provider_varian.query.temporal import TEMPORAL_VRS, key_span, value_span
 from airflow_provider_varian.query.values import Value, encodings_of, read, vr_of
@@ -43,6 +44,9 @@ NOT_KEYS: Final = frozenset(
 
 #: PS3.5 6.2.1: a component group has five components; more are not put in another order.
 _MOST_COMPONENTS = 5
+#: Verdicts that a key remembers, and how many bytes their values have at most.
+_MOST_SAID: Final = 1024
+_LONGEST_SAID: Final = 64
 
 _Compare = Callable[[Value], Verdict]
 
@@ -51,15 +55,31 @@ _Compare = Callable[[Value], Verdict]
 class _Test:
     """The condition that one key sets."""
 
-    tag: BaseTag
+    tag: int
     compare: _Compare | None = None
     whole: tuple[str, ...] | None = None
     item: Matcher | None = None
+    #: What was said of values that came before, by the encodings of their text: in a long list most come again.
+    said: dict[tuple[bytes, Sequence[str]], Verdict] = field(default_factory=dict, repr=False, compare=False)
 
-    def verdict(self, dataset: Dataset, encodings: Sequence[str]) -> Verdict:
+    def verdict(self, dataset: Answered, encodings: tuple[str, ...]) -> Verdict:
+        if not isinstance(dataset, Answer) or dataset.vrs is not None:
+            return self._verdict(dataset, encodings)
+        content = dataset.contents.get(self.tag)
+        if not isinstance(content, bytes) or len(content) > _LONGEST_SAID:
+            return self._verdict(dataset, encodings)
+        verdict = self.said.get((content, encodings))
+        if verdict is None:
+            verdict = self._verdict(dataset, encodings)
+            if len(self.said) >= _MOST_SAID:
+                self.said.clear()
+            self.said[content, encodings] = verdict
+        return verdict
+
+    def _verdict(self, dataset: Answered, encodings: Sequence[str]) -> Verdict:
         values = read(dataset, self.tag, encodings)
         if self.item is not None:
-            items = [value for value in values or () if isinstance(value, Dataset)]
+            items = [value for value in values or () if isinstance(value, Answer | Dataset)]
             return any_of(self.item.match(item, encodings) for item in items) if items else Verdict.UNDECIDED
         known = [value for value in values or () if _text(value)]
         if not known:
@@ -85,7 +105,7 @@ class Matcher:
         self._literal = frozenset(literal)
         self._any_order = names_in_any_order
         encodings = encodings_of(keys)
-        tests = ((_keyword(tag), self._test(keys, tag, encodings)) for tag in keys.keys())  # noqa: SIM118
+        tests = ((_keyword(tag), self._test(keys, int(tag), encodings)) for tag in keys.keys())  # noqa: SIM118
         self._tests = {keyword: test for keyword, test in tests if test is not None}
 
     def __bool__(self) -> bool:
@@ -97,22 +117,24 @@ class Matcher:
         """The keys that set a condition."""
         return tuple(self._tests)
 
-    def match(self, dataset: Dataset, inherited: Sequence[str] = ()) -> Verdict:
+    def match(self, dataset: Answered, inherited: Sequence[str] = ()) -> Verdict:
         """Hold the keys against a data set.
 
         :param dataset: an answer, an object, or an item of a sequence.
         :param inherited: Python's encodings for a data set that names no character set.
         """
+        if not self._tests:
+            return Verdict.MATCH
         encodings = encodings_of(dataset, inherited)
         return all_of(test.verdict(dataset, encodings) for test in self._tests.values())
 
-    def verdicts(self, dataset: Dataset, inherited: Sequence[str] = ()) -> dict[str, Verdict]:
+    def verdicts(self, dataset: Answered, inherited: Sequence[str] = ()) -> dict[str, Verdict]:
         """Return what each key by itself says, by keyword."""
         encodings = encodings_of(dataset, inherited)
         return {keyword: test.verdict(dataset, encodings) for keyword, test in self._tests.items()}
 
-    def _test(self, keys: Dataset, tag: BaseTag, encodings: Sequence[str]) -> _Test | None:
-        if tag in NOT_KEYS or tag.element == 0:
+    def _test(self, keys: Dataset, tag: int, encodings: Sequence[str]) -> _Test | None:
+        if tag in NOT_KEYS or not tag & 0xFFFF:
             return None
         vr, keyword = vr_of(keys, tag), _keyword(tag)
         values = read(keys, tag, encodings) or ()
@@ -130,7 +152,7 @@ class Matcher:
         except ValueError as error:
             raise QueryError(f"the key {keyword} (VR {vr}) is {error}") from None
 
-    def _sequence(self, tag: BaseTag, keyword: str, values: Sequence[Value]) -> _Test | None:
+    def _sequence(self, tag: int, keyword: str, values: Sequence[Value]) -> _Test | None:
         items = [value for value in values if isinstance(value, Dataset)]
         if len(items) > 1:
             raise QueryError(f"the sequence key {keyword} has several items", hint="PS3.4 C.2.2.2.6 allows one")
@@ -141,12 +163,12 @@ class Matcher:
         return _Test(tag, item=matcher) if matcher else None
 
 
-def match(dataset: Dataset, keys: Dataset, *, literal: Collection[str] = ()) -> Verdict:
+def match(dataset: Answered, keys: Dataset, *, literal: Collection[str] = ()) -> Verdict:
     """Hold an identifier against a data set once; see :class:`Matcher`."""
     return Matcher(keys, literal=literal).match(dataset)
 
 
-def _keyword(tag: BaseTag) -> str:
+def _keyword(tag: int) -> str:
     return keyword_for_tag(tag) or f"{int(tag):08X}"
 
 
@@ -156,7 +178,7 @@ def _said(matches: bool) -> Verdict:
 
 def _text(value: Value) -> str:
     """Return a value as comparable text: padding is not significant, nor is how accents are composed."""
-    if isinstance(value, Dataset):
+    if isinstance(value, Answer | Dataset):
         return ""
     if isinstance(value, bytes):
         return value.hex()

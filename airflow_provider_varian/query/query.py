@@ -173,7 +173,7 @@ class Query:
     def matcher(self) -> Matcher:
         """Return what an answer must fulfil, whatever was sent to the peer."""
         literal = [path for key in self.keys for path in key.literal_paths()]
-        return Matcher(_dataset(self.keys), literal=literal, names_in_any_order=True)
+        return Matcher(_dataset(self.matching_keys), literal=literal, names_in_any_order=True)
 
     def identifier(self, *, unsent: Collection[str] = ()) -> Dataset:
         """Return the identifier of the C-FIND request.

@@ -2,7 +2,8 @@
 
 pydicom converts a value when it is first looked at, and a value that breaks its VR then raises or
 warns. Answers of a peer are read here from their raw bytes instead: what cannot be a number stays
-the text it came as. Text goes through pydicom's character-set code (semantics 16).
+the text it came as. Text goes through pydicom's character-set code (semantics 16). An answer whose
+structure was read by our own codec, and a data set of pydicom's, give the same values.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ import logging
 import struct
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, Final
 
-from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.charset import convert_encodings, decode_bytes, default_encoding
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import BaseTag, Tag
+from pydicom.tag import Tag
 from pydicom.valuerep import TEXT_VR_DELIMS
+
+from airflow_provider_varian.dimse.answers import CHARACTER_SET, Answer, Answered
 
 log = logging.getLogger(__name__)
 
 #: One value: text, a number, bytes of a binary VR, or an item of a sequence.
-Value = str | int | float | bytes | Dataset
+Value = str | int | float | bytes | Answer | Dataset
 
-SPECIFIC_CHARACTER_SET: Final = Tag(0x0008, 0x0005)
 TEXT_VRS: Final = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 #: VRs in which a backslash is text, and leading blanks count (PS3.5 6.2).
 SINGLE_TEXT_VRS: Final = frozenset({"LT", "ST", "UT", "UR"})
@@ -35,7 +38,10 @@ NUMBER_FORMATS: Final = {
     "US": "H", "SS": "h", "UL": "L", "SL": "l", "UV": "Q", "SV": "q", "FL": "f", "FD": "d", "AT": "HH",
 }  # fmt: skip
 
-_ESCAPE: Final = b"\x1b"
+# A number is found in bytes five times as fast as bytes are.
+_ESCAPE: Final = 0x1B
+#: An alias that Python has to look up each time.
+_CODECS: Final = {"iso8859": "latin-1"}
 
 
 @lru_cache(maxsize=64)
@@ -47,43 +53,76 @@ def python_encodings(names: tuple[str, ...]) -> tuple[str, ...]:
     with warnings.catch_warnings():
         # A misspelt name is the peer's; pydicom corrects it and would warn through our code.
         warnings.simplefilter("ignore")
-        return tuple(convert_encodings(list(names) or [""]))
+        found = convert_encodings(list(names) or [""])
+    return tuple(name if _decodes_anything(name) else default_encoding for name in found)
 
 
-def encodings_of(dataset: Dataset, inherited: Sequence[str] = ()) -> tuple[str, ...]:
+def _decodes_anything(encoding: str) -> bool:
+    """Say whether a codec makes text of any bytes: pydicom lets each of Python's pass, such as ``hex``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            (bytes(range(256)) + b"\\!").decode(encoding, "replace")
+        except Exception:  # noqa: BLE001 - each codec has errors of its own
+            return False
+    return True
+
+
+def encodings_of(dataset: Answered, inherited: Sequence[str] = ()) -> tuple[str, ...]:
     """Return Python's encodings for the text of a data set.
 
     :param dataset: a data set or an item of a sequence.
     :param inherited: what holds when it names no character set: the parent's, or an assumed one.
     """
-    names = tuple(str(name) for name in read(dataset, SPECIFIC_CHARACTER_SET) or ())
-    if names and any(names):
-        return python_encodings(names)
-    return tuple(inherited) or python_encodings(())
+    if isinstance(dataset, Answer):
+        content = dataset.contents.get(CHARACTER_SET)
+        named = _named(content) if isinstance(content, bytes) else ()
+    else:
+        named = _encodings(read(dataset, CHARACTER_SET) or ())
+    return named or tuple(inherited) or python_encodings(())
 
 
-def _element(dataset: Dataset, tag: BaseTag) -> Any:
+@lru_cache(maxsize=64)
+def _named(content: bytes) -> tuple[str, ...]:
+    return _encodings(raw_values(content, "CS"))
+
+
+def _encodings(values: Sequence[Value]) -> tuple[str, ...]:
+    """Return Python's encodings for values of Specific Character Set; none when these are empty."""
+    names = tuple(str(name) for name in values)
+    return python_encodings(names) if any(names) else ()
+
+
+def _element(dataset: Dataset, tag: int) -> Any:
     """Return an element, raw or decoded; None when it is absent, or breaks pydicom on the way."""
     try:
-        return dataset.get_item(tag)
+        return dataset.get_item(Tag(tag))
     except Exception:  # noqa: BLE001 - a hostile data set can raise anything
-        log.debug("Element %s cannot be read", tag)
+        log.debug("Element %s cannot be read", Tag(tag))
         return None
 
 
-def vr_of(dataset: Dataset, tag: BaseTag) -> str:
+def vr_of(dataset: Answered, tag: int) -> str:
     """Return the VR of an element, from the dictionary where the wire does not say it; UN when unknown."""
-    element = _element(dataset, tag)
-    vr = getattr(element, "VR", None)
+    if isinstance(dataset, Answer):
+        vr = dataset.vrs.get(tag) if dataset.vrs else None
+    else:
+        vr = getattr(_element(dataset, tag), "VR", None)
     if vr is None or vr == "UN":
-        try:
-            vr = dictionary_VR(tag)
-        except KeyError:
-            vr = "UN"
+        return dictionary_vr(tag)
     return str(vr).split(" or ")[0]
 
 
-def read(dataset: Dataset, tag: BaseTag, encodings: Sequence[str] = ()) -> tuple[Value, ...] | None:
+@lru_cache(maxsize=8192)
+def dictionary_vr(tag: int) -> str:
+    """Return the VR of a tag in the dictionary, the first where it knows several; UN when it does not know the tag."""
+    try:
+        return str(dictionary_VR(tag)).split(" or ")[0]
+    except KeyError:
+        return "UN"
+
+
+def read(dataset: Answered, tag: int, encodings: Sequence[str] = ()) -> tuple[Value, ...] | None:
     """Return the values of an element.
 
     :param dataset: where to look; elements of a decoded or a still raw data set alike.
@@ -92,6 +131,11 @@ def read(dataset: Dataset, tag: BaseTag, encodings: Sequence[str] = ()) -> tuple
     :return: None when it is absent or cannot be read, an empty tuple when it is empty; numbers of
         DS and IS stay text, as received.
     """
+    if isinstance(dataset, Answer):
+        content = dataset.contents.get(tag)
+        if content is None or isinstance(content, tuple):
+            return content
+        return raw_values(content, vr_of(dataset, tag), encodings)
     element = _element(dataset, tag)
     if element is None:
         return None
@@ -99,13 +143,13 @@ def read(dataset: Dataset, tag: BaseTag, encodings: Sequence[str] = ()) -> tuple
     if vr == "SQ":
         return _items(dataset, tag)
     if isinstance(element, RawDataElement):
-        return _raw_values(element, vr, tuple(encodings) or python_encodings(()))
+        return raw_values(element.value or b"", vr, encodings, little=element.is_little_endian)
     return _plain_values(element.value)
 
 
-def _items(dataset: Dataset, tag: BaseTag) -> tuple[Value, ...] | None:
+def _items(dataset: Dataset, tag: int) -> tuple[Value, ...] | None:
     try:
-        return tuple(dataset[tag].value or ())
+        return tuple(dataset[Tag(tag)].value or ())
     except Exception:  # noqa: BLE001 - any garbage may stand in a peer's sequence; unreadable is "not known"
         return None
 
@@ -130,25 +174,34 @@ def _plain(value: Any) -> Value:
     return "" if value is None else str(value).rstrip(" \0")
 
 
-def _raw_values(element: RawDataElement, vr: str, encodings: Sequence[str]) -> tuple[Value, ...]:
-    data = element.value or b""
+def raw_values(data: bytes, vr: str, encodings: Sequence[str] = (), *, little: bool = True) -> tuple[Value, ...]:
+    """Return the values that bytes stand for.
+
+    :param vr: any but SQ.
+    :param encodings: Python's encodings of the text, see :func:`encodings_of`.
+    :param little: little endian.
+    """
     if vr in TEXT_VRS or vr in ASCII_VRS:
-        text = _decode(data, encodings) if vr in TEXT_VRS else data.decode("ascii", errors="replace")
-        parts = (text,) if vr in SINGLE_TEXT_VRS else tuple(text.split("\\"))
-        plain = tuple(part.rstrip(" \0") for part in parts)
-        return () if plain == ("",) else plain
+        text = decode(data, encodings) if vr in TEXT_VRS else data.decode("ascii", errors="replace")
+        if "\\" in text and vr not in SINGLE_TEXT_VRS:
+            return tuple(part.rstrip(" \0") for part in text.split("\\"))
+        text = text.rstrip(" \0")
+        return (text,) if text else ()
     if vr in NUMBER_FORMATS:
-        return _numbers(data, vr, little=element.is_little_endian)
+        return _numbers(data, vr, little=little)
     return (bytes(data),) if data else ()
 
 
-def _decode(data: bytes, encodings: Sequence[str]) -> str:
+def decode(data: bytes, encodings: Sequence[str] = ()) -> str:
+    """Return text, see :func:`raw_values`; what cannot be decoded becomes the replacement character."""
+    encodings = encodings or python_encodings(())
     if _ESCAPE in data:
-        with warnings.catch_warnings():
+        # It raises where a process has told pydicom to; an answer is read all the same.
+        with warnings.catch_warnings(), suppress(ValueError):
             warnings.simplefilter("ignore")
             return decode_bytes(data, list(encodings), TEXT_VR_DELIMS)
     # pydicom's own short cut, without the warning that a peer's odd byte would raise in our code.
-    return data.decode(encodings[0], errors="replace")
+    return data.decode(_CODECS.get(encodings[0], encodings[0]), "replace")
 
 
 def _numbers(data: bytes, vr: str, *, little: bool) -> tuple[Value, ...]:

@@ -13,6 +13,7 @@ from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
+from airflow_provider_varian.dimse.answers import Answer, Answered
 from airflow_provider_varian.errors import QueryError, UndecidedMatchError
 from airflow_provider_varian.query.level import UNIQUE_KEYS, Level
 from airflow_provider_varian.query.model import InformationModel, level_of
@@ -20,10 +21,10 @@ from airflow_provider_varian.query.query import Key, Query, unique_key
 from airflow_provider_varian.query.values import encodings_of, read, vr_of
 
 #: Asks one query of one level and yields the data sets that may match it.
-Ask = Callable[[Query], Iterator[Dataset]]
+Ask = Callable[[Query], Iterator[Answered]]
 
 
-def walk(query: Query, model: InformationModel, ask: Ask, inherited: Sequence[str] = ()) -> Iterator[Dataset]:
+def walk(query: Query, model: InformationModel, ask: Ask, inherited: Sequence[str] = ()) -> Iterator[Answered]:
     """Ask a query level by level and yield the data sets of its own level.
 
     :param query: what is looked for; keys of upper levels select there.
@@ -52,7 +53,7 @@ class _Walk:
         self.inherited = inherited
 
 
-def _descend(walk_: _Walk, levels: Sequence[Level], fixed: tuple[Key, ...], above: Dataset) -> Iterator[Dataset]:
+def _descend(walk_: _Walk, levels: Sequence[Level], fixed: tuple[Key, ...], above: Dataset) -> Iterator[Answered]:
     level, below = levels[0], levels[1:]
     own = _keys_at(walk_.query, level, walk_.model)
     names = {key.keyword for key in fixed}
@@ -88,12 +89,13 @@ def _keys_at(query: Query, level: Level, model: InformationModel) -> list[Key]:
     return [key for key in query.keys if max(level_of(key.keyword).depth, model.top.depth) == level.depth]
 
 
-def _copied(row: Dataset, above: Dataset, inherited: Sequence[str]) -> Dataset:
+def _copied(row: Answered, above: Dataset, inherited: Sequence[str]) -> Dataset:
     """Return the plain values of an answer, decoded, on top of those from above."""
     copy = Dataset()
     copy.update(above)
     encodings = encodings_of(row, inherited)
-    for tag in row.keys():  # noqa: SIM118
+    tags = row.contents if isinstance(row, Answer) else row.keys()
+    for tag in map(Tag, tags):
         values = read(row, tag, encodings)
         vr = vr_of(row, tag)
         if values and vr not in ("SQ", "UN") and tag not in (Tag(0x0008, 0x0005), Tag(0x0008, 0x0052)):
@@ -101,9 +103,12 @@ def _copied(row: Dataset, above: Dataset, inherited: Sequence[str]) -> Dataset:
     return copy
 
 
-def _handed_down(row: Dataset, above: Dataset) -> Dataset:
+def _handed_down(row: Answered, above: Dataset) -> Answered:
     """Fill what an answer leaves empty with what the levels above said."""
-    for tag in above.keys():  # noqa: SIM118
-        if not read(row, tag):
-            row[tag] = above[tag]
-    return row
+    missing = [tag for tag in above.keys() if not read(row, tag)]  # noqa: SIM118
+    if not missing:
+        return row
+    filled = row.data_set() if isinstance(row, Answer) else row
+    for tag in missing:
+        filled[tag] = above[tag]
+    return filled

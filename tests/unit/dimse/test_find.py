@@ -276,9 +276,9 @@ def test_a_pdu_that_trickles_in_for_ever_times_out(peer_at, study_query):
     def play(wire):
         wire.accept()
         wire.read_message()
-        wire.socket.sendall(b"\x04\x00\x00\x01\x00\x00")
-        while True:
-            wire.socket.sendall(b"\x00")
+        wire.socket.sendall(b"\x04\x00\x00\x00\x40\x00")
+        for byte in b"\x00\x00\x3f\xfc\x01\x01" + bytes(10_000):
+            wire.socket.sendall(bytes([byte]))
             time.sleep(0.05)
 
     with raw_peer(play) as port:

@@ -176,6 +176,18 @@ def test_status_ff01_makes_the_peer_answer_optional_keys_by_itself(scripted):
     assert [request.value("StationName") for request in scripted.requests] == ["TB1", ""]
 
 
+def test_status_ff01_in_the_middle_of_an_answer_gives_nothing_twice(scripted):
+    def script(request):
+        for number, status in ((1, PENDING), (2, PENDING_WITHOUT_OPTIONAL_KEYS), (3, PENDING)):
+            yield status, dataset(SOPInstanceUID=f"1.2.{number}", PatientID="QA", StationName="TB1")
+
+    scripted.script = script
+    query = Query.build("IMAGE", {"PatientID": "QA", "StationName": "TB1"})
+    result = find(scripted.peer(), query, profile=ARIA)
+    assert [answer["SOPInstanceUID"] for answer in result.answers] == ["1.2.1", "1.2.2", "1.2.3"]
+    assert len(scripted.requests) == 2
+
+
 def test_status_ff01_matters_not_to_required_keys(scripted):
     scripted.script = lambda request: [(PENDING_WITHOUT_OPTIONAL_KEYS, plan(1))]
     result = find(scripted.peer(), Query.build("IMAGE", {"PatientID": "QA", "Modality": "RTPLAN"}), profile=ARIA)
