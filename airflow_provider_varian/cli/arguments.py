@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from argparse import ArgumentTypeError
 from datetime import date
 from zoneinfo import ZoneInfo
@@ -39,12 +40,46 @@ def seconds(text: str) -> float:
     return number
 
 
+def days(text: str) -> float:
+    """Return a number of days from zero."""
+    try:
+        return seconds(text)
+    except ArgumentTypeError:
+        raise ArgumentTypeError(f"{text!r} is not a number of days from 0") from None
+
+
 def port_number(text: str) -> int:
     """Return a TCP port; 0 stands for a free one."""
     number = _whole(text, 0, "is not a port, 0 to 65535")
     if number > 65535:
         raise ArgumentTypeError(f"{text!r} is not a port, 0 to 65535")
     return number
+
+
+def ae_title(text: str) -> str:
+    """Return an AE title (PS3.5 6.2): 1 to 16 ASCII characters without backslash, blanks inside allowed."""
+    title = text.strip(" ")
+    if not 0 < len(title) <= 16 or "\\" in title or not all(" " <= char <= "~" for char in title):
+        raise ArgumentTypeError(f"{text!r} is not an AE title: 1 to 16 ASCII characters, without backslash")
+    return title
+
+
+def network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Return an IP address, or a network in the notation of CIDR."""
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not an address or a network such as 10.1.2.3 or 10.1.0.0/16") from None
+
+
+def size(text: str) -> int:
+    """Return a number of bytes: ``1048576``, or with a unit of 1024: ``512K``, ``64M``, ``8G``, ``1T``."""
+    unit = text[-1:].upper()
+    power = " KMGT".find(unit) if unit.isalpha() else 0
+    digits = text[:-1] if power > 0 else text
+    if power < 0 or not digits.isascii() or not digits.isdigit():
+        raise ArgumentTypeError(f"{text!r} is not a number of bytes such as 1048576, 512M or 8G")
+    return int(digits) << (10 * power)
 
 
 def listening_address(text: str) -> tuple[str | None, int]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_varian import __version__
 from airflow_provider_varian.cli.output import Output, printable
 from airflow_provider_varian.cli.verb import ExitStatus, Verb
-from airflow_provider_varian.cli.verbs import echo, find, move, report, retrieve, simulate, store
+from airflow_provider_varian.cli.verbs import echo, find, move, receive, report, retrieve, simulate, store
 from airflow_provider_varian.errors import (
     ConfigurationError,
     DicomError,
@@ -34,6 +34,7 @@ VERBS: Final[tuple[Verb, ...]] = (
     retrieve.VERB,
     move.VERB,
     store.VERB,
+    receive.VERB,
     report.VERB,
     simulate.VERB,
 )
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb: Verb = arguments.verb
     output = Output(as_json=getattr(arguments, "json", False))
     try:
-        with _logging(verbose=arguments.verbose):
+        with _logging(verb, verbose=arguments.verbose):
             return verb.run(arguments, output)
     except DicomError as error:
         output.note(f"varian-dicom {verb.name}: {error}")
@@ -80,14 +81,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _OneSafeLine(logging.Formatter):
-    """What is logged may quote a peer: a terminal must obey none of it."""
+    """What is logged may quote a peer: a terminal must obey none of it.
+
+    :param with_time: begin with the time.
+    """
+
+    def __init__(self, *, with_time: bool) -> None:
+        super().__init__(datefmt="%Y-%m-%dT%H:%M:%S%z")
+        self._with_time = with_time
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(f"{record.levelname.lower()}: {record.getMessage()}")
+        time = f"{self.formatTime(record, self.datefmt)} " if self._with_time else ""
+        return printable(f"{time}{record.levelname.lower()}: {record.getMessage()}")
+
+
+class _OnceAMinute(logging.Filter):
+    """Leaves out a line that was written lately: a peer that does the same wrong thing for ever fills no disk."""
+
+    def __init__(self) -> None:
+        from airflow_provider_varian.receiver.once import Once
+
+        super().__init__()
+        self._said = Once(again_seconds=60.0)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return self._said.first(record.name, record.getMessage())
 
 
 @contextmanager
-def _logging(*, verbose: bool) -> Iterator[None]:
+def _logging(verb: Verb, *, verbose: bool) -> Iterator[None]:
     """Log what is ours to standard error, for as long as the verb runs."""
     # Ours alone: the libraries below log what we say better, and at DEBUG what peers send.
     ours = logging.getLogger("airflow_provider_varian")
@@ -95,12 +117,16 @@ def _logging(*, verbose: bool) -> Iterator[None]:
     # Airflow, once imported for --conn, shows what pynetdicom says at INFO.
     theirs = logging.getLogger("pynetdicom")
     their_level = theirs.level
-    theirs.setLevel(logging.ERROR)
+    # What goes wrong with a single association of a verb that stands is told by ourselves.
+    theirs.setLevel(logging.CRITICAL if verb.stands else logging.ERROR)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneSafeLine())
+    # systemd's journal sets the variable, and puts the time in front by itself.
+    handler.setFormatter(_OneSafeLine(with_time=verb.stands and "JOURNAL_STREAM" not in os.environ))
+    if verb.stands:
+        handler.addFilter(_OnceAMinute())
     # Airflow, once imported for --conn, would say everything a second time.
     ours.handlers, ours.propagate = [handler], False
-    ours.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    ours.setLevel(logging.DEBUG if verbose else logging.INFO if verb.stands else logging.WARNING)
     # Who looks on has to know what a verb waits for.
     for name in _SAY_WHAT_IS_WAITED_FOR:
         logging.getLogger(name).setLevel(logging.DEBUG if verbose else logging.INFO)

@@ -33,6 +33,7 @@ class Verb:
     :param add_arguments: adds the verb's options to its own parser.
     :param run: does the work and says how it ended. Raises only
         :class:`~airflow_provider_varian.errors.DicomError`.
+    :param stands: whether it runs until it is stopped, and logs what happens meanwhile, with the time.
     """
 
     name: str
@@ -40,3 +41,4 @@ class Verb:
     examples: str
     add_arguments: Callable[[ArgumentParser], None]
     run: Callable[[Namespace, Output], ExitStatus]
+    stands: bool = False

@@ -64,6 +64,28 @@ def only_try(
         os.close(descriptor)
 
 
+def is_running(spool: Spool, retrieval_id: str) -> bool:
+    """Say whether a try of a retrieval uses a spool now; where that cannot be told, it does.
+
+    :param spool: the spool.
+    :param retrieval_id: the retrieval ID.
+    """
+    try:
+        descriptor = os.open(spool.claim_lock(retrieval_id), os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # e.g. no descriptors left: what a living one waits for is not to be taken for nobody's
+        return True
+    try:
+        # Shared: two that look at the same time must not take each other for the try.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # locked, or it cannot be told
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _locked(spool: Spool, path: Path) -> int | None:
     """Return the open file that is locked, or ``None`` when somebody else has it."""
     with spool.usable():

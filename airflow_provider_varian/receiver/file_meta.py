@@ -6,6 +6,7 @@ it names who sent it, to whom, and in which transfer syntax.
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from typing import Final
@@ -53,20 +54,33 @@ def encode_file_meta(request: StoreRequest) -> bytes:
     The preamble is zeros: a C-STORE carries none, and what a peer could put there is not wanted
     (CVE-2019-11687).
     """
-    group = b"".join(
+    before = _before(request.sop_class_uid)
+    after = _after(request.transfer_syntax_uid, request.calling_ae_title, request.called_ae_title)
+    group = before + _element(0x0003, b"UI", request.sop_instance_uid) + after
+    return _PREAMBLE + _PREFIX + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(group)) + group
+
+
+# The same for each object of a kind from a sender: many small objects come one after the other.
+@functools.lru_cache(maxsize=256)
+def _before(sop_class_uid: str) -> bytes:
+    """Return the elements before the SOP Instance UID."""
+    # OB has two reserved bytes and a length of 32 bits, unlike the rest of the group.
+    version = struct.pack("<HH2s2xI", 0x0002, 0x0001, b"OB", 2) + b"\0\1"
+    return version + _element(0x0002, b"UI", sop_class_uid)
+
+
+@functools.lru_cache(maxsize=256)
+def _after(transfer_syntax_uid: str, calling_ae_title: str, called_ae_title: str) -> bytes:
+    """Return the elements after the SOP Instance UID."""
+    return b"".join(
         (
-            # OB has two reserved bytes and a length of 32 bits, unlike the rest of the group.
-            struct.pack("<HH2s2xI", 0x0002, 0x0001, b"OB", 2) + b"\0\1",
-            _element(0x0002, b"UI", request.sop_class_uid),
-            _element(0x0003, b"UI", request.sop_instance_uid),
-            _element(0x0010, b"UI", request.transfer_syntax_uid),
+            _element(0x0010, b"UI", transfer_syntax_uid),
             _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID),
             _element(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME),
-            _element(0x0016, b"AE", request.calling_ae_title.strip()[:16]),
-            _element(0x0018, b"AE", request.called_ae_title.strip()[:16]),
+            _element(0x0016, b"AE", calling_ae_title.strip()[:16]),
+            _element(0x0018, b"AE", called_ae_title.strip()[:16]),
         )
     )
-    return _PREAMBLE + _PREFIX + _GROUP_LENGTH.pack(0x0002, 0x0000, b"UL", 4, len(group)) + group
 
 
 def read_file_meta(data: Buffer) -> FileMeta:

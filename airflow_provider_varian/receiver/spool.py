@@ -4,10 +4,12 @@
 
     root/
       lock                            held for the moments in which owners come and go
-      tmp/{owner}/                    fragments of one running writer; its lock says that it lives
+      standing                        a standing receiver was here: no task sweeps what nobody claims
+      tmp/{owner}/                    fragments of one running writer (:mod:`.writers`)
       new/{shard}/{UID}.{unique}.dcm  durable, whole, acknowledged; claimed by nobody
       claimed/{retrieval ID}/         what a retrieval has taken and not yet published
       claimed/{retrieval ID}.lock     one of its tries is running (:mod:`.claim_lock`)
+      wanted/                         what retrievals wait for
       broken/                         acknowledged, but no data set: kept for a person to look at
 
 An object is written to ``tmp``, made durable, renamed into ``new``, and the folder is made durable;
@@ -15,9 +17,10 @@ only then does its sender hear 0x0000. Each move is a rename, so at each moment 
 place, whole, and a kill loses nothing. There is no database: a file is its own receipt
 (:mod:`airflow_provider_varian.receiver.file_meta`).
 
-``unique`` begins with the owner, the writer that received the object. As long as that writer lives,
-what it received is its own; afterwards anybody may claim it. Folders are for their owner alone
-(0700), files too (0600).
+``unique`` begins with the owner, the writer that received the object, and tells when its reception began. As long as
+a writer lives that belongs to one retrieval, what it received is its own; afterwards anybody may claim it. What a
+*standing* writer received may be claimed by anybody at once. Folders are for their owner alone (0700), files too
+(0600).
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +41,15 @@ from typing import Final
 from airflow_provider_varian.errors import ReceiverUnavailableError
 from airflow_provider_varian.receiver.file_meta import FileMeta, read_file_meta
 from airflow_provider_varian.receiver.head import DataSetError
+from airflow_provider_varian.receiver.writers import OWNER_DIGITS, Writers
 from airflow_provider_varian.uids import is_uid
 
 logger = logging.getLogger(__name__)
 
 _SUFFIX: Final = ".dcm"
-_OWNER_DIGITS: Final = 12
+_TIME_DIGITS: Final = 16
+_RANDOM_DIGITS: Final = 8
+_UNIQUE_DIGITS: Final = OWNER_DIGITS + _TIME_DIGITS + _RANDOM_DIGITS
 _RECEIPT_BYTES: Final = 4096
 
 
@@ -57,14 +64,29 @@ class SpooledObject:
     path: Path
     sop_instance_uid: str
 
+    @property
+    def owner(self) -> str:
+        """The name of the writer that received it."""
+        return _unique_of(self.path)[:OWNER_DIGITS]
+
+    @property
+    def begun(self) -> float | None:
+        """When its reception began, in seconds since the epoch; ``None`` when its name does not tell."""
+        unique = _unique_of(self.path)
+        if len(unique) != _UNIQUE_DIGITS:
+            return None  # of an earlier version
+        try:
+            return int(unique[OWNER_DIGITS : OWNER_DIGITS + _TIME_DIGITS], 16) / 1e9
+        except ValueError:
+            return None
+
     def receipt(self) -> FileMeta:
         """Read who sent it, and in which transfer syntax.
 
         :raises DataSetError: when the file has no receipt.
         :raises OSError: when it cannot be read.
         """
-        with self.path.open("rb") as file:
-            return read_file_meta(file.read(_RECEIPT_BYTES))
+        return _receipt(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +95,12 @@ class Reconciliation:
 
     :param swept_fragments: how many fragments of dead writers were removed.
     :param without_receipt: files of ``new`` that do not say what they are.
+    :param unclaimed: how many objects nobody has claimed.
     """
 
     swept_fragments: int
     without_receipt: tuple[Path, ...]
+    unclaimed: int = 0
 
 
 class Spool:
@@ -90,22 +114,60 @@ class Spool:
         self.root = Path(root).absolute()
         self.new = self.root / "new"
         self.broken = self.root / "broken"
+        self.wanted = self.root / "wanted"
         self._tmp = self.root / "tmp"
         self._claimed = self.root / "claimed"
+        self._writers = Writers(self._tmp)
+        # By the first byte of the SHA-256 of a UID.
+        self._shards = tuple(self.new / f"{number:02x}" for number in range(0x100))
         with self.usable():
-            for folder in (self.root, self._tmp, self.new, self._claimed, self.broken):
+            for folder in (self.root, self._tmp, self.new, self._claimed, self.wanted, self.broken):
                 make_private_folder(folder)
 
-    def register(self) -> Owner:
-        """Come to life as a writer: a private folder for fragments, and a lock that dies with us."""
+    def register(self, *, standing: bool = False, tls: bool = False) -> Owner:
+        """Come to life as a writer: a private folder for fragments, and a lock that dies with us.
+
+        :param standing: what we receive may be claimed by anybody, also while we live.
+        :param tls: we receive over TLS alone.
+        """
         with self.usable(), self.locked():
             self._make_shards()
-            name = secrets.token_hex(_OWNER_DIGITS // 2)
-            folder = self._tmp / name
-            folder.mkdir(mode=0o700)
-            descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return Owner(spool=self, name=name, folder=folder, descriptor=descriptor)
+            folder, descriptor = self._writers.enter(standing=standing, tls=tls)
+            return Owner(spool=self, name=folder.name, folder=folder, descriptor=descriptor)
+
+    def has_standing(self) -> bool:
+        """Say whether a standing writer lives: somebody receives into this spool for whoever asks."""
+        with self.usable():
+            return any(True for _ in self._writers.standing())
+
+    def has_ever_stood(self) -> bool:
+        """Say whether a standing writer has ever lived here: how long its objects are kept is its receiver's to say."""
+        with self.usable():
+            return self._writers.has_ever_stood()
+
+    def has_standing_in_clear(self) -> bool:
+        """Say whether a standing writer lives that does not receive over TLS alone."""
+        with self.usable():
+            return not all(self._writers.has_tls(name) for name in self._writers.standing())
+
+    def arriving(self) -> Iterator[FileMeta]:
+        """Iterate over the receipts of what standing writers are receiving at this moment.
+
+        What has no receipt yet, or is gone by now, is left out.
+        """
+        with self.usable():
+            fragments = [path for name in self._writers.standing() for path in self._writers.fragments(name)]
+        for path in fragments:
+            with contextlib.suppress(DataSetError, OSError):
+                yield _receipt(path)
+
+    def free_bytes(self) -> int:
+        """Return how much this process may still write to the spool's file system.
+
+        :raises OSError: when that cannot be told.
+        """
+        there = os.statvfs(self.root)
+        return there.f_bavail * there.f_frsize
 
     def _make_shards(self) -> None:
         """Make all shards durable before anything is received.
@@ -113,8 +175,8 @@ class Spool:
         Made when first needed, one writer could acknowledge an object in a shard whose own entry another
         writer has made but not yet synced.
         """
-        for number in range(0x100):
-            (self.new / f"{number:02x}").mkdir(mode=0o700, exist_ok=True)
+        for shard in self._shards:
+            shard.mkdir(mode=0o700, exist_ok=True)
         sync_folder(self.new)
 
     def shard(self, sop_instance_uid: str) -> Path:
@@ -124,26 +186,30 @@ class Spool:
         """
         if not is_uid(sop_instance_uid):
             raise ValueError("no UID")
-        digest = hashlib.sha256(sop_instance_uid.encode("ascii")).hexdigest()
-        return self.new / digest[:2]
+        return self._shards[hashlib.sha256(sop_instance_uid.encode("ascii")).digest()[0]]
 
     def reconcile(self) -> Reconciliation:
         """Sweep the fragments of dead writers and name the files that have no receipt.
 
         Nothing that was acknowledged is touched.
         """
-        swept = 0
+        swept = self.sweep()
+        unclaimed, without = 0, []
+        for item in self.unclaimed():
+            unclaimed += 1
+            if not _has_receipt(item):
+                without.append(item.path)
+        for path in without:
+            logger.warning("Spool: %s does not say who sent it; it stays where it is", path)
+        return Reconciliation(swept_fragments=swept, without_receipt=tuple(without), unclaimed=unclaimed)
+
+    def sweep(self) -> int:
+        """Remove the fragments of dead writers, which were never acknowledged; return how many that were."""
         with self.usable(), self.locked():
-            for folder in sorted(self._tmp.iterdir()):
-                if not self._lives(folder.name):
-                    swept += sum(1 for path in folder.iterdir() if path.name != "lock")
-                    shutil.rmtree(folder)
-        without_receipt = tuple(item.path for item in self.unclaimed() if not _has_receipt(item))
+            swept = self._writers.sweep()
         if swept:
             logger.info("Spool %s: removed %d fragments that were never acknowledged", self.root, swept)
-        for path in without_receipt:
-            logger.warning("Spool: %s does not say who sent it; it stays where it is", path)
-        return Reconciliation(swept_fragments=swept, without_receipt=without_receipt)
+        return swept
 
     def unclaimed(self, uids: Collection[str] | None = None) -> Iterator[SpooledObject]:
         """Iterate over the objects that nobody has claimed.
@@ -152,14 +218,53 @@ class Spool:
         """
         shards = sorted(self.new.iterdir()) if uids is None else sorted({self.shard(uid) for uid in uids})
         for shard in shards:
-            for item in _objects(shard):
+            for item in self.objects_in(shard):
                 if uids is None or item.sop_instance_uid in uids:
                     yield item
+
+    def objects_in(self, folder: Path) -> Iterator[SpooledObject]:
+        """Iterate over the objects in one folder, by name; one that does not exist has none."""
+        try:
+            names = sorted(os.listdir(folder))
+        except FileNotFoundError:
+            return
+        for name in names:
+            if (item := spooled(folder / name)) is not None:
+                yield item
+
+    def may_claim(self, item: SpooledObject, *, owner: str | None = None) -> bool:
+        """Say whether an object may be claimed by anybody, or by the claimer whose own writer is ``owner``.
+
+        What a writer has received that lives and belongs to one retrieval is its own.
+        """
+        writer = item.owner
+        return writer == owner or self._writers.is_standing(writer) or not self._writers.lives(writer)
+
+    def take(self, retrieval_id: str, item: SpooledObject) -> SpooledObject | None:
+        """Claim one object for a retrieval, by rename; ``None`` when somebody else was faster."""
+        with self.usable():
+            return _move(item, self._claim_folder(retrieval_id))
+
+    def adopt(self, retrieval_id: str, source: Path, name: str) -> SpooledObject:
+        """Make a durable file of one's own an object that a retrieval has claimed, durably.
+
+        :param source: the file, on the spool's file system, e.g. in the folder of an :class:`Owner`.
+        :param name: the name that an object of a spool has.
+        :raises ValueError: when it is the name of no object.
+        """
+        with self.usable():
+            folder = self._claim_folder(retrieval_id)
+            item = spooled(folder / name)
+            if item is None or Path(name).name != name:
+                raise ValueError("no name of an object")
+            os.rename(source, item.path)
+            sync_folder(folder)
+        return item
 
     def claim(self, retrieval_id: str, uids: Collection[str], *, owner: str | None = None) -> list[SpooledObject]:
         """Take objects for one retrieval, by rename.
 
-        What a writer that still lives has received is its own and is left to it. An object that
+        What a writer that still lives has received for one retrieval is its own and is left to it. An object that
         somebody else takes at the same moment is theirs.
 
         :param retrieval_id: who claims.
@@ -169,21 +274,20 @@ class Spool:
         :raises ReceiverUnavailableError: when the spool cannot be used.
         """
         taken: list[SpooledObject] = []
-        living: dict[str, bool] = {owner: False} if owner else {}
+        free: dict[str, bool] = {}
         with self.usable():
             folder = self._claim_folder(retrieval_id)
             for item in list(self.unclaimed(uids)):
-                writer = _owner_of(item.path)
-                if writer not in living:
-                    living[writer] = self._lives(writer)
-                if not living[writer] and (moved := _move(item, folder)):
+                if item.owner not in free:
+                    free[item.owner] = self.may_claim(item, owner=owner)
+                if free[item.owner] and (moved := _move(item, folder)):
                     taken.append(moved)
         return taken
 
     def claimed(self, retrieval_id: str) -> list[SpooledObject]:
         """Return what a retrieval has claimed and not yet let go of, e.g. before it was killed."""
         with self.usable():
-            return list(_objects(self._claim_folder(retrieval_id)))
+            return list(self.objects_in(self._claim_folder(retrieval_id)))
 
     def let_go(self, item: SpooledObject) -> None:
         """Remove a claimed object once it is durable elsewhere."""
@@ -209,7 +313,7 @@ class Spool:
         """Say whether an object lies here that nobody has published: unclaimed, or set aside."""
         if any(True for _ in self.unclaimed({sop_instance_uid})):
             return True
-        return any(item.sop_instance_uid == sop_instance_uid for item in _objects(self.broken))
+        return any(item.sop_instance_uid == sop_instance_uid for item in self.objects_in(self.broken))
 
     def _claim_folder(self, retrieval_id: str) -> Path:
         folder = self._claim_path(retrieval_id)
@@ -220,21 +324,6 @@ class Spool:
         if not retrieval_id or not all(char.isalnum() or char == "-" for char in retrieval_id):
             raise ValueError("a retrieval ID has letters, digits and hyphens only")
         return self._claimed / retrieval_id
-
-    def _lives(self, owner: str) -> bool:
-        """Say whether a writer is still running: it holds the lock in its folder."""
-        try:
-            descriptor = os.open(self._tmp / owner / "lock", os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            return False
-        try:
-            # Shared: two processes that look at the same time must not take each other for the writer.
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -275,8 +364,8 @@ class Owner:
     descriptor: int
 
     def unique(self) -> str:
-        """Return the unique part of a new name."""
-        return f"{self.name}{secrets.token_hex(8)}"
+        """Return the unique part of a new name: the writer, the time in nanoseconds, and chance."""
+        return f"{self.name}{time.time_ns():0{_TIME_DIGITS}x}{secrets.token_hex(_RANDOM_DIGITS // 2)}"
 
     def close(self) -> None:
         """End: remaining fragments are removed, what was received is anybody's. May be called twice."""
@@ -284,7 +373,7 @@ class Owner:
             return
         with self.spool.locked():
             shutil.rmtree(self.folder, ignore_errors=True)
-            os.close(self.descriptor)
+            Writers.leave(self.name, self.descriptor)
             self.descriptor = -1
 
 
@@ -307,19 +396,21 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _objects(folder: Path) -> Iterator[SpooledObject]:
-    try:
-        names = sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return
-    for name in names:
-        uid, dot, _ = name.removesuffix(_SUFFIX).rpartition(".")
-        if name.endswith(_SUFFIX) and dot and is_uid(uid):
-            yield SpooledObject(path=folder / name, sop_instance_uid=uid)
+def spooled(path: Path) -> SpooledObject | None:
+    """Return the object that a file of a spool is, told by its name alone; ``None`` when it is none."""
+    if not path.name.endswith(_SUFFIX):
+        return None
+    uid, dot, _ = path.name.removesuffix(_SUFFIX).rpartition(".")
+    return SpooledObject(path=path, sop_instance_uid=uid) if dot and is_uid(uid) else None
 
 
-def _owner_of(path: Path) -> str:
-    return path.name.removesuffix(_SUFFIX).rpartition(".")[2][:_OWNER_DIGITS]
+def _unique_of(path: Path) -> str:
+    return path.name.removesuffix(_SUFFIX).rpartition(".")[2]
+
+
+def _receipt(path: Path) -> FileMeta:
+    with path.open("rb") as file:
+        return read_file_meta(file.read(_RECEIPT_BYTES))
 
 
 def _move(item: SpooledObject, folder: Path) -> SpooledObject | None:
@@ -334,5 +425,7 @@ def _move(item: SpooledObject, folder: Path) -> SpooledObject | None:
 def _has_receipt(item: SpooledObject) -> bool:
     try:
         return item.receipt().sop_instance_uid == item.sop_instance_uid
+    except FileNotFoundError:
+        return True  # claimed by somebody at this moment
     except (DataSetError, OSError):
         return False

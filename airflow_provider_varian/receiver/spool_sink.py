@@ -43,11 +43,29 @@ class SpoolSink:
     :param spool: where to write.
     :param on_received: called with each object once it is durable, before its sender is answered,
         in the thread that received it.
+    :param durable: whether to sync what is written. Without it an object that was acknowledged is lost when the machine
+        loses power soon after; when the process alone is killed it is not.
+    :param min_free_bytes: free space of the spool's file system below which no object is begun; 0: no limit.
+    :param standing: what is received may be claimed by anybody, also while the sink is open.
+    :param tls: what is received comes over TLS alone; who reads the spool is told.
+    :raises ReceiverUnavailableError: when the spool cannot be used.
     """
 
-    def __init__(self, spool: Spool, *, on_received: Received | None = None) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        *,
+        on_received: Received | None = None,
+        durable: bool = True,
+        min_free_bytes: int = 0,
+        standing: bool = False,
+        tls: bool = False,
+    ) -> None:
         self.spool = spool
-        self.owner: Owner = spool.register()
+        self.durable = durable
+        self.owner: Owner = spool.register(standing=standing, tls=tls)
+        self._min_free_bytes = min_free_bytes
+        self._full = self._failing = False
         self._on_received = on_received
         self._activity = time.monotonic()
         self._lock = threading.Lock()
@@ -85,6 +103,21 @@ class SpoolSink:
         """
         return _OtherWay(self, on_received)
 
+    def also_telling(self, on_received: Received) -> StorageSink:
+        """Return the same sink for objects of which somebody else is told too, before the sink's own.
+
+        :param on_received: called with them.
+        """
+        mine = self._on_received
+        if mine is None:
+            return _OtherWay(self, on_received)
+
+        def both(item: SpooledObject, head: Head) -> None:
+            on_received(item, head)
+            mine(item, head)
+
+        return _OtherWay(self, both)
+
     def begin(self, request: StoreRequest) -> IncomingObject:
         """Start taking one object; see :class:`~airflow_provider_varian.dimse.sink.StorageSink`."""
         return self._begin(request, self._on_received)
@@ -96,12 +129,34 @@ class SpoolSink:
             (request.transfer_syntax_uid, "transfer syntax"),
         ):
             if not is_uid(uid):
-                # The value is not logged: it is made up by the peer.
-                logger.warning("Refused an object of %s: its %s is no UID", request.calling_ae_title, what)
+                # The value is not told: it is made up by the peer.
                 raise StorageRefused(CANNOT_UNDERSTAND, f"{what} is not a UID")
         if request.transfer_syntax_uid in UNREADABLE_TRANSFER_SYNTAXES:
             raise StorageRefused(CANNOT_UNDERSTAND, "transfer syntax not supported")
+        if self._min_free_bytes:
+            self._refuse_when_full()
         return _SpoolWriter(self, request, on_received)
+
+    def _refuse_when_full(self) -> None:
+        """Leave room for what has been begun, and for others who use the disk; said once, until there is room again."""
+        try:
+            free = self.spool.free_bytes()
+        except OSError as error:
+            raise self._out_of_resources(error) from error
+        full = free < self._min_free_bytes
+        if full and not self._full:
+            logger.error(
+                "The file system of the spool %s has %d MB left, and %d MB are kept free: objects are refused (0xA700) "
+                "until there is room again. Retrieve or remove what lies there, or lower the limit",
+                self.spool.root,
+                free >> 20,
+                self._min_free_bytes >> 20,
+            )
+        elif self._full and not full:
+            logger.warning("The file system of the spool %s has room again: objects are taken", self.spool.root)
+        self._full = full
+        if full:
+            raise StorageRefused(OUT_OF_RESOURCES, "not enough free space")
 
     def _started(self) -> None:
         with self._lock:
@@ -115,6 +170,22 @@ class SpoolSink:
 
     def _wrote(self) -> None:
         self._activity = time.monotonic()
+
+    def _succeeded(self) -> None:
+        if self._failing:
+            self._failing = False
+            logger.warning("The spool %s can be written again", self.spool.root)
+
+    def _out_of_resources(self, error: OSError) -> StorageRefused:
+        """Return the answer to what cannot be written; logged once, until something can be."""
+        if not self._failing:
+            self._failing = True
+            logger.error(
+                "The spool %s cannot be written: %s. Objects are refused (0xA700) until it can be",
+                self.spool.root,
+                error.strerror or error,
+            )
+        return StorageRefused(OUT_OF_RESOURCES, "the spool cannot be written")
 
 
 class _OtherWay:
@@ -137,17 +208,18 @@ class _SpoolWriter:
         self._on_received = on_received
         self._request = request
         self._unique = sink.owner.unique()
-        self._path: Path = sink.owner.folder / self._unique
+        # Text: it is used a few times for each object, and a Path is slow at that.
+        self._path = f"{sink.owner.folder}/{self._unique}"
         self._descriptor = -1
+        #: The receipt, until it is written together with the first piece.
+        self._receipt = encode_file_meta(request)
         self._head = bytearray()
         try:
             self._descriptor = os.open(
                 self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
             )
-            _write_all(self._descriptor, encode_file_meta(request))
         except OSError as error:
-            self._close()
-            raise _out_of_resources(error) from error
+            raise sink._out_of_resources(error) from error
         sink._started()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -155,10 +227,13 @@ class _SpoolWriter:
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
         try:
-            _write_all(self._descriptor, data)
+            if self._receipt:
+                self._write_receipt_and(data)
+            else:
+                _write_all(self._descriptor, data)
         except OSError as error:
             self.abandon()
-            raise _out_of_resources(error) from error
+            raise self._sink._out_of_resources(error) from error
         self._sink._wrote()
 
     def commit(self) -> None:
@@ -171,7 +246,8 @@ class _SpoolWriter:
             raise
         except OSError as error:
             self.abandon()
-            raise _out_of_resources(error) from error
+            raise self._sink._out_of_resources(error) from error
+        self._sink._succeeded()
         try:
             if self._on_received is not None:
                 self._on_received(item, head)
@@ -198,35 +274,43 @@ class _SpoolWriter:
         return head
 
     def _make_durable(self) -> SpooledObject:
-        os.fsync(self._descriptor)
+        durable = self._sink.durable
+        if durable:
+            os.fsync(self._descriptor)
         uid = self._request.sop_instance_uid
         shard = self._sink.spool.shard(uid)
-        target = shard / f"{uid}.{self._unique}.dcm"
+        target = f"{shard}/{uid}.{self._unique}.dcm"
         os.rename(self._path, target)
         try:
-            sync_folder(shard)
+            if durable:
+                sync_folder(shard)
         except OSError:
             # Not durable, so not acknowledged, so not to be found.
-            target.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(target)
             raise
         os.close(self._descriptor)
         self._descriptor = -1
-        return SpooledObject(path=target, sop_instance_uid=uid)
+        return SpooledObject(path=Path(target), sop_instance_uid=uid)
 
     def _close(self) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
         with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+            os.unlink(self._path)
+
+    def _write_receipt_and(self, data: bytes | bytearray | memoryview) -> None:
+        """Write the receipt and the first piece in one call, as most objects need two in all."""
+        receipt, self._receipt = self._receipt, b""
+        written = os.writev(self._descriptor, (receipt, data))
+        if written < len(receipt):
+            _write_all(self._descriptor, receipt[written:])
+            written = len(receipt)
+        _write_all(self._descriptor, memoryview(data).cast("B")[written - len(receipt) :])
 
 
 def _write_all(descriptor: int, data: bytes | bytearray | memoryview) -> None:
     rest = memoryview(data).cast("B")
     while rest:
         rest = rest[os.write(descriptor, rest) :]
-
-
-def _out_of_resources(error: OSError) -> StorageRefused:
-    logger.error("The spool cannot be written: %s", error.strerror or error)
-    return StorageRefused(OUT_OF_RESOURCES, "the spool cannot be written")

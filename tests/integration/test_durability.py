@@ -6,9 +6,12 @@ sends it an object, and the order of the calls is checked. Receivers that leave 
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,17 +22,12 @@ from support.archive import rt_image, sendable
 pytestmark = pytest.mark.peers
 
 ROOT = Path(__file__).parents[2]
-TRACED = "write,fsync,fdatasync,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,sendto,sendmsg"
+TRACED = "write,writev,fsync,fdatasync,rename,renameat,renameat2,link,linkat,mkdir,mkdirat,sendto,sendmsg"
 UID = str(rt_image(1).SOPInstanceUID)
 
-#: A receiver over a spool, as tasks run it, until its standard input ends. A mutant does not sync files, or folders.
-RECEIVER = """
+#: A receiver does not sync files, or folders, when it is a mutant.
+SYNC = """
 import os, stat, sys
-from pathlib import Path
-from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.receiver.in_task import InTaskReceiver
-from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.receiver.spool_sink import SpoolSink
 
 really = os.fsync
 mutant = sys.argv[2]
@@ -40,10 +38,31 @@ def fsync(descriptor):
         really(descriptor)
 
 os.fsync = fsync
+"""
+
+#: Receivers over a spool, until their standard input ends: as tasks run one, and as it stands.
+IN_TASK = """
+from pathlib import Path
+from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.receiver.in_task import InTaskReceiver
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spool_sink import SpoolSink
+
 peer = Peer(host="127.0.0.1", port=104, called_ae_title="PEER", receiver_host="127.0.0.1", receiver_port=0)
 with SpoolSink(Spool(Path(sys.argv[1]))) as sink, InTaskReceiver(peer, sink) as receiver:
-    print(receiver.address[1], flush=True)
+    print("listening on {}:{}".format(*receiver.address), flush=True)
     sys.stdin.read()
+"""
+STANDING = """
+import signal, threading
+from airflow_provider_varian.cli.main import main
+
+def stop():
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=stop, daemon=True).start()
+sys.exit(main(["receive", "--host", "127.0.0.1", "--port", "0", "--spool", sys.argv[1]]))
 """
 
 
@@ -90,7 +109,7 @@ def check_durable(trace: str, spool: Path) -> None:
     assert len(answers) == 1, "one answer"
     answer = answers[0].began
 
-    writes = [call for call in calls if call.name == "write" and f"<{fragment}>" in call.arguments]
+    writes = [call for call in calls if call.name in {"write", "writev"} and f"<{fragment}>" in call.arguments]
     assert writes, "the fragment is written"
     last_write = max(call.ended for call in writes)
     assert _synced(calls, fragment, after=last_write, before=rename.began), "the file is synced before it is renamed"
@@ -106,8 +125,8 @@ def _synced(calls: list[Call], path: Path, *, after: int, before: int) -> bool:
     return any(after < call.began and call.ended < before for call in syncs)
 
 
-@pytest.fixture
-def traced(tmp_path, program):
+@pytest.fixture(params=[IN_TASK, STANDING], ids=["in-task", "standing"])
+def traced(request, tmp_path, program):
     """Return a function that has a receiver take one object, and returns its trace and its spool."""
     strace, storescu = program("strace"), program("storescu")
     image = tmp_path / "image.dcm"
@@ -116,16 +135,19 @@ def traced(tmp_path, program):
     def run(mutant: str = "none") -> tuple[str, Path]:
         spool, trace = tmp_path / "spool", tmp_path / "trace"
         command = [strace, "-f", "-y", "-e", f"trace={TRACED}", "-o", str(trace)]
-        command += [sys.executable, "-c", RECEIVER, str(spool), mutant]
-        receiver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+        command += [sys.executable, "-c", SYNC + request.param, str(spool), mutant]
+        receiver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+                                    start_new_session=True)  # fmt: skip
         try:
-            port = receiver.stdout.readline().strip()
+            port = receiver.stdout.readline().strip().rpartition(":")[2]
             assert port, "the receiver did not start"
             sent = dcmtk.run(storescu, "-aec", "AIRFLOW", "127.0.0.1", port, image)
             assert sent.returncode == 0, sent.stderr
             receiver.communicate(timeout=60)  # the end of its input ends it
         finally:
-            receiver.kill()
+            # strace and what it runs: that would live on by itself.
+            with suppress(ProcessLookupError):
+                os.killpg(receiver.pid, signal.SIGKILL)
             receiver.communicate()
         assert receiver.returncode == 0
         assert len(list(spool.glob(f"new/*/{UID}.*.dcm"))) == 1

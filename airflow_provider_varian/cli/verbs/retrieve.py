@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from airflow_provider_varian.dimse.suboperations import SubOperations
     from airflow_provider_varian.retrieval.destination import Destination
     from airflow_provider_varian.retrieval.manifest import Manifest
+    from airflow_provider_varian.retrieval.receivers import NamedReceiver
     from airflow_provider_varian.retrieval.retrieve import RetrievalResult
 
 _EXAMPLES: Final = """\
@@ -53,16 +55,22 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="where objects go: a folder, or a URI such as s3://bucket/qa")
     add("--method", choices=FIELDS_BY_KEY["retrieve_method"].choices, help="auto: C-GET where accepted, else C-MOVE")
-    add(
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
         "--listen",
         type=listening_address,
         metavar="[HOST:]PORT",
         help="port of our trusted entity, to which a C-MOVE sends",
     )
+    where.add_argument(
+        "--receiver",
+        metavar="DIR_OR_URI",
+        help="a standing receiver to which a C-MOVE sends: its spool on this host, or the store that it publishes to",
+    )
     add("--layout", metavar="TEMPLATE", help="path below DIR, e.g. {AcquisitionDate}/{Modality}.{SOPInstanceUID}.dcm")
     add("--limit", type=positive, metavar="N", help="take so many at most (exit status 3 when there are more)")
     add("--minimum", type=positive, metavar="N", help="how many there must be at least (exit status 3 when fewer)")
-    add("--spool", metavar="DIR", help="where objects are received; default: .dicom/spool below --out")
+    add("--spool", metavar="DIR", help="where this command receives objects; default: .dicom/spool below --out")
     add(
         "--port-wait", type=seconds, default=60.0, metavar="SECONDS", help="wait for a taken port; default: %(default)g"
     )
@@ -89,15 +97,18 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
     refuse_keys_without_values(keys)
     host, port = arguments.listen or (None, None)
     peer = peer_from_arguments(arguments, receiver_host=host, receiver_port=port, retrieve_method=arguments.method)
-    if peer.retrieve_method == "move" and peer.receiver_port is None:
+    receiver = _receiver(arguments, peer)
+    has_nowhere = peer.receiver_port is None and receiver is None
+    if peer.retrieve_method == "move" and has_nowhere:
         raise ConfigurationError(
-            "C-MOVE needs a port on which we receive", hint="Add --listen with the port of our trusted entity."
+            "C-MOVE needs a port on which we receive",
+            hint="Add --listen with the port of our trusted entity, or --receiver for a standing receiver.",
         )
     try:
         with interruptible() as cancellation:
-            result = _retrieve(arguments, output, peer, keys, cancellation)
+            result = _retrieve(arguments, output, peer, receiver, keys, cancellation)
     except ContextRejectedError as error:
-        if peer.receiver_port is None and peer.retrieve_method == "auto":
+        if has_nowhere and peer.retrieve_method == "auto":
             error.hint = "The peer has no C-GET: add --listen with the port of our trusted entity, for C-MOVE."
         raise
     if arguments.dry_run:
@@ -110,6 +121,7 @@ def _retrieve(
     arguments: Namespace,
     output: Output,
     peer: Peer,
+    receiver: NamedReceiver | None,
     keys: Mapping[str, Any],
     cancellation: Cancellation,
 ) -> RetrievalResult:
@@ -124,7 +136,7 @@ def _retrieve(
     profile = profile_for(peer)
     destination = Destination(arguments.out)
     layout = Layout(arguments.layout) if arguments.layout else Layout()
-    with _spool(arguments, destination) as spool:
+    with _spool(arguments, destination, receiver) as spool:
         request = select(
             peer,
             arguments.level,
@@ -161,17 +173,43 @@ def _retrieve(
                 on_change=on_change,
                 on_progress=on_progress,
                 cancellation=cancellation,
+                receiver=receiver,
                 dry_run=arguments.dry_run,
             )
 
 
+def _receiver(arguments: Namespace, peer: Peer) -> NamedReceiver | None:
+    """Return the standing receiver that is named by an option, else by the connection."""
+    from airflow_provider_varian.retrieval.receivers import NamedReceiver
+
+    if named := arguments.receiver:
+        if "://" in named:
+            return NamedReceiver(name=named, store=named)
+        return NamedReceiver(name=named, spool_root=Path(named).expanduser().absolute())
+    if not peer.receiver or arguments.listen:
+        return None
+    try:
+        # As for a connection: standard output belongs to the verb's result.
+        with redirect_stdout(sys.stderr):
+            from airflow_provider_varian.hooks.settings import named_receiver
+    except ImportError:
+        raise ConfigurationError(
+            "a standing receiver by name needs Airflow, whose configuration says where it is",
+            hint="Say where it is by --receiver DIR_OR_URI instead.",
+        ) from None
+    return named_receiver(peer.receiver)
+
+
 @contextmanager
-def _spool(arguments: Namespace, destination: Destination) -> Iterator[Path]:
+def _spool(arguments: Namespace, destination: Destination, receiver: NamedReceiver | None) -> Iterator[Path]:
     if arguments.dry_run:
         with tempfile.TemporaryDirectory(prefix="varian-dicom-") as folder:
             yield Path(folder)
         return
     if arguments.spool is None and not destination.is_local:
+        if receiver is not None and receiver.spool_root is not None and arguments.method != "get":
+            yield receiver.spool_root
+            return
         raise ConfigurationError(
             "--out is not a folder of this machine, and objects are received on one",
             hint="Add --spool with a folder on a local disk.",

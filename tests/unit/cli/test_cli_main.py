@@ -41,13 +41,14 @@ def python(code, *arguments):
 def verb_that(monkeypatch):
     """Install one verb, `act`, that does what the test says."""
 
-    def install(run):
+    def install(run, *, stands=False):
         verb = Verb(
             name="act",
             summary="act",
             examples="",
             add_arguments=lambda parser: None,
             run=lambda arguments, output: run(),
+            stands=stands,
         )
         monkeypatch.setattr(program, "VERBS", (verb,))
 
@@ -62,7 +63,8 @@ def raising(error):
 
 
 def test_the_verbs_of_this_version_are_listed_and_no_others():
-    assert [verb.name for verb in program.VERBS] == ["echo", "find", "retrieve", "move", "store", "report", "simulate"]
+    names = ["echo", "find", "retrieve", "move", "store", "receive", "report", "simulate"]
+    assert [verb.name for verb in program.VERBS] == names
 
 
 @pytest.mark.parametrize("verb", [None, *(verb.name for verb in program.VERBS)])
@@ -72,6 +74,30 @@ def test_each_verb_explains_itself(verb, capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert f"varian-dicom {verb}" in text if verb else "exit status: 0 done" in text
+
+
+def test_a_verb_that_stands_logs_with_the_time_and_says_the_same_once(verb_that, capsys, monkeypatch):
+    ours = logging.getLogger("airflow_provider_varian.receiver.server")
+
+    def run():
+        for _ in range(3):
+            ours.info("the same")
+            ours.warning("another")
+        ours.debug("a detail")
+        return ExitStatus.DONE
+
+    verb_that(run, stands=True)
+    monkeypatch.delenv("JOURNAL_STREAM", raising=False)
+    assert main(["act"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [re.sub(r"^\d{4}-\d\d-\d\dT[\d:]{8}[+-]\d{4} ", "", line) for line in lines] == [
+        "info: the same",
+        "warning: another",
+    ]
+    # systemd's journal puts the time there by itself.
+    monkeypatch.setenv("JOURNAL_STREAM", "8:1234")
+    assert main(["act"]) == 0
+    assert capsys.readouterr().err.splitlines()[0] == "info: the same"
 
 
 def test_the_version_is_told(capsys):

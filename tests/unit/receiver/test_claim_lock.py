@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +13,7 @@ import pytest
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import CancelledError, ReceiverUnavailableError, TransientDicomError
 from airflow_provider_varian.receiver import claim_lock
-from airflow_provider_varian.receiver.claim_lock import only_try
+from airflow_provider_varian.receiver.claim_lock import is_running, only_try
 from airflow_provider_varian.receiver.spool import Spool
 
 HOLD = """
@@ -43,6 +45,25 @@ def test_a_second_try_is_refused_and_one_of_another_retrieval_is_not(spool):
     assert list((spool.root / "claimed").iterdir()) == []
 
 
+def test_others_can_see_that_it_runs_and_do_not_keep_it_from_starting(spool):
+    assert not is_running(spool, "r-1")
+    with at_once(spool):
+        assert is_running(spool, "r-1")
+        assert is_running(spool, "r-1")
+        assert not is_running(spool, "r-2")
+    assert not is_running(spool, "r-1")
+    with at_once(spool):
+        pass
+
+
+def test_of_which_cannot_be_told_whether_it_runs_it_runs(spool, monkeypatch):
+    def opened(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "open", opened)
+    assert is_running(spool, "r-1")
+
+
 def test_a_kill_frees_it(spool):
     with subprocess.Popen(
         [sys.executable, "-c", HOLD, str(spool.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -55,6 +76,7 @@ def test_a_kill_frees_it(spool):
             process.kill()
             process.wait(60)
     assert (spool.root / "claimed" / "r-1.lock").exists()
+    assert not is_running(spool, "r-1")
     with at_once(spool):
         pass
     assert list((spool.root / "claimed").iterdir()) == []

@@ -15,6 +15,7 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 from support.archive import rt_image, sendable
 from support.certificates import Authority
+from support.parking import PARKED
 from support.ports import is_listening, wait_until
 
 from airflow_provider_varian.dimse import tls
@@ -26,8 +27,8 @@ from airflow_provider_varian.errors import (
     PeerUnreachableError,
     ReceiverUnavailableError,
 )
-from airflow_provider_varian.receiver.admission import Admission
-from airflow_provider_varian.receiver.in_task import InTaskReceiver, _Server
+from airflow_provider_varian.receiver.in_task import InTaskReceiver
+from airflow_provider_varian.receiver.listener import Listener
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.uids import RT_IMAGE, VARIAN_HALCYON_RT_PLAN, VERIFICATION
 
@@ -62,7 +63,7 @@ def call(receiver, *, called="AIRFLOW", contexts=((RT_IMAGE, ImplicitVRLittleEnd
     ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 5
     for abstract, transfer in contexts:
         ae.add_requested_context(abstract, transfer)
-    return ae.associate(*receiver.address, ae_title=called, tls_args=tls_args)
+    return ae.associate(*receiver.address, ae_title=called, tls_args=tls_args, evt_handlers=PARKED)
 
 
 def is_hung_up_on(receiver, *, tls_context=None):
@@ -93,8 +94,9 @@ def test_the_answer_is_sent_after_everything_is_on_disk(receiver, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (fsync(fd), calls.append("fsync"))[0])
     monkeypatch.setattr(os, "rename", lambda *args: (rename(*args), calls.append("rename"))[0])
     assoc = call(receiver)
-    send = receiver._server.active_associations[0].dimse.send_msg
-    receiver._server.active_associations[0].dimse.send_msg = lambda *args: (calls.append("answer"), send(*args))[1]
+    (connection,) = receiver._server._connections.all()
+    send = connection.association.dul.socket.send
+    connection.association.dul.socket.send = lambda data: (calls.append("answer"), send(data))[1]
     assoc.send_c_store(sendable(rt_image(1)))
     assoc.release()
     assert calls[-4:] == ["fsync", "rename", "fsync", "answer"]
@@ -181,7 +183,7 @@ def test_without_a_host_all_interfaces_are_listened_on(sink, host):
     with InTaskReceiver(peer_with(host=host, receiver_host=""), sink) as receiver:
         ae = AE("ANYBODY")
         ae.add_requested_context(RT_IMAGE, ImplicitVRLittleEndian)
-        assoc = ae.associate(host, receiver.address[1], ae_title="AIRFLOW")
+        assoc = ae.associate(host, receiver.address[1], ae_title="AIRFLOW", evt_handlers=PARKED)
         assert assoc.is_established
         assert assoc.send_c_store(sendable(rt_image(1))).Status == 0x0000
         assoc.release()
@@ -197,48 +199,30 @@ def has_ipv6():
 
 @pytest.mark.parametrize("error", [errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL])
 def test_where_ipv6_is_switched_off_ipv4_is_listened_on(sink, monkeypatch, error):
-    bind = _Server.server_bind
+    bind = Listener.server_bind
 
     def without_ipv6(server):
         if server.address_family == socket.AF_INET6:
             raise OSError(error, os.strerror(error))
         bind(server)
 
-    monkeypatch.setattr(_Server, "server_bind", without_ipv6)
+    monkeypatch.setattr(Listener, "server_bind", without_ipv6)
     with InTaskReceiver(peer_with(receiver_host=""), sink) as receiver:
         assert receiver.address[0] == "0.0.0.0"
         assert is_listening(receiver.address[1])
 
 
-def test_a_caller_who_has_not_asked_for_anything_is_hung_up_on_when_the_receiver_stops(sink):
+@pytest.mark.parametrize("words", [b"", b"\1\0\0"])
+def test_a_caller_who_has_not_asked_for_anything_is_hung_up_on_when_the_receiver_stops(sink, words):
     # An A-ABORT is not defined then: pynetdicom's thread would die of it, which fails this test.
     with InTaskReceiver(peer_with(), sink) as receiver:
         silent = socket.create_connection(receiver.address, timeout=10)
-        wait_until(lambda: receiver._ae.active_associations, what="the connection's own thread")
-        (association,) = receiver._ae.active_associations
-        wait_until(lambda: association.dul.state_machine.current_state == "Sta2", what="it to wait for a request")
+        silent.sendall(words)
+        wait_until(lambda: receiver._server.connections, what="the connection")
+        (connection,) = receiver._server._connections.all()
+        wait_until(lambda: not words or connection.association, what="its association")
     with silent:
         assert silent.recv(1) == b""
-
-
-def test_a_refused_ipv4_address_is_named_as_one(caplog):
-    admission = Admission(["10.0.0.1"], called_ae_title="AIRFLOW", peer_name="VMSDBD@x:1")
-    assert not admission.admits_address("::ffff:10.0.0.2")
-    assert admission.refused == ("address 10.0.0.2",)
-    assert "::ffff" not in caplog.text
-
-
-def test_a_refusal_is_logged_once(caplog):
-    admission = Admission(["10.0.0.1"], called_ae_title="AIRFLOW", peer_name="VMSDBD@x:1")
-    with caplog.at_level(logging.WARNING):
-        for _ in range(3):
-            assert not admission.admits_address("10.0.0.2")
-    assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize("address", ["10.0.0.1", "::ffff:10.0.0.1"])
-def test_a_mapped_address_is_the_same_address(address):
-    assert Admission(["10.0.0.1"], called_ae_title="A", peer_name="P").admits_address(address)
 
 
 def test_an_unknown_host_is_an_error(sink):
@@ -319,7 +303,8 @@ def test_a_caller_that_stops_in_the_middle_is_let_go(sink):
     ):
         stalled.sendall(b"\x01\x00\x00")
         stalled.settimeout(10)
-        assert stalled.recv(1) == b""
+        while stalled.recv(100):
+            pass  # an A-ABORT comes first
 
 
 @pytest.fixture(scope="module")
