@@ -107,7 +107,8 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="receiver_port",
         label="Receiver port",
-        help="Port of the trusted entity, on which a receiver inside a task listens. Required for C-MOVE.",
+        help="Port of the trusted entity, on which a receiver inside a task listens. Required for C-MOVE without a "
+        "standing receiver.",
         kind="integer",
         minimum=1,
         maximum=65535,
@@ -115,7 +116,8 @@ CONNECTION_FIELDS: Final[tuple[ConnectionField, ...]] = (
     ConnectionField(
         key="receiver",
         label="Standing receiver",
-        help="Name of a standing receiver of the [varian] receivers setting. Empty: receive in the task.",
+        help="Name of a standing receiver of the [varian] receivers setting, to which C-MOVE sends. Empty: receive in "
+        "the task.",
         max_length=64,
     ),
     ConnectionField(

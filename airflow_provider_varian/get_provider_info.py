@@ -89,11 +89,12 @@ def _config_section() -> dict[str, Any]:
             "receivers": {
                 "description": (
                     "Standing receivers as a JSON object: the name that a connection's ``receiver`` field gives, and "
-                    "the receiver's spool folder or the URI of the store it publishes to.\n"
+                    "the absolute path of the receiver's spool on this host, or the URI of the store to which it "
+                    "publishes.\n"
                 ),
                 "version_added": "0.1.0",
                 "type": "string",
-                "example": '{"night": "/srv/dicom/spool"}',
+                "example": '{"night": "/srv/dicom-spool", "elsewhere": "s3://dicom_store@arrivals/night"}',
                 "default": None,
                 "sensitive": False,
             },

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowConfigException, ObjectStoragePath, conf
 
 from airflow_provider_varian.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from airflow_provider_varian.retrieval.receivers import NamedReceiver
 
 SECTION = "varian"
 
@@ -20,6 +24,14 @@ def storage_root() -> ObjectStoragePath:
     """
     configured = _option("storage_root")
     return destination_path(configured) if configured else destination_path(str(_airflow_home() / "dicom"))
+
+
+def root_of(destination: str | os.PathLike[str] | ObjectStoragePath | None) -> ObjectStoragePath:
+    """Return where things go: :func:`destination_path` of what was named, else :func:`storage_root`.
+
+    :param destination: what a task or a caller named; nothing, or an empty text, is the default.
+    """
+    return destination_path(destination) if destination else storage_root()
 
 
 def spool_root() -> Path:
@@ -59,6 +71,36 @@ def receivers() -> dict[str, str]:
             hint='Write it like {"night": "/srv/dicom/spool"}.',
         )
     return dict(named)
+
+
+def named_receiver(name: str) -> NamedReceiver:
+    """Return a standing receiver, with where its objects are found.
+
+    That is its spool on this host for an absolute path, and the store to which it publishes for a URI, also for a
+    ``file://`` one of a folder that several hosts share.
+
+    :param name: as a connection's ``receiver`` field gives it.
+    :raises ConfigurationError: when there is none of that name, naming those that there are; or when it is neither.
+    """
+    from airflow_provider_varian.retrieval.receivers import NamedReceiver
+
+    known = receivers()
+    if name not in known:
+        listed = ", ".join(sorted(known)) or "none"
+        raise ConfigurationError(
+            f"there is no standing receiver {name!r}; [{SECTION}] receivers knows {listed}",
+            hint="Correct the connection's receiver, or add it: {\"" + name + '": "/srv/dicom/spool"}.',
+        )
+    where = known[name]
+    if "://" in where:
+        return NamedReceiver(name=name, store=destination_path(where))
+    path = Path(where).expanduser()
+    if not path.is_absolute():
+        raise ConfigurationError(
+            f"[{SECTION}] receivers says that {name!r} is at {where!r}, which is a relative path",
+            hint="Name the absolute path of its spool on this host, or the URI of the store to which it publishes.",
+        )
+    return NamedReceiver(name=name, spool_root=path)
 
 
 def destination_path(destination: str | os.PathLike[str] | ObjectStoragePath) -> ObjectStoragePath:

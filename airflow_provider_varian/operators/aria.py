@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_varian.errors import ConfigurationError, DicomError, EmptyResultError, IncompleteRetrievalError
 from airflow_provider_varian.hooks.dicom import DicomHook
-from airflow_provider_varian.hooks.settings import destination_path, storage_root
-from airflow_provider_varian.operators.base import DicomOperator
+from airflow_provider_varian.hooks.settings import root_of
 from airflow_provider_varian.operators.machines import read_machine
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
 from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, without_days
-from airflow_provider_varian.operators.retrieve import OnPartial, check_choice, check_held, is_lasting
+from airflow_provider_varian.operators.retrieving import RetrievingOperator, is_lasting
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -29,7 +28,7 @@ log = logging.getLogger(__name__)
 QA_LAYOUT: Final = "{AcquisitionDate}/{StudyInstanceUID}/{SeriesInstanceUID}/{Modality}.{SOPInstanceUID}.dcm"
 
 
-class AriaQAImagesOperator(DicomOperator):
+class AriaQAImagesOperator(RetrievingOperator):
     """Retrieve a machine's QA images and judge them against what is expected.
 
     One C-FIND lists the patient's plans, and the label is compared here; a second lists the RT Images of that plan,
@@ -89,16 +88,7 @@ class AriaQAImagesOperator(DicomOperator):
         first_day: str | None = None,
         last_day: str | None = None,
         lookback_days: int | None = None,
-        destination: str | None = None,
         layout: str = QA_LAYOUT,
-        on_partial: OnPartial = "fail",
-        port_wait_seconds: float | None = None,
-        verify: Literal["path", "hash"] | None = None,
-        refresh: Literal["if_changed", "never", "always"] = "if_changed",
-        recheck_rounds: int | None = None,
-        stable_counts: int | None = None,
-        stable_interval_seconds: float | None = None,
-        settle_seconds: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(dicom_conn_id=dicom_conn_id or "", **kwargs)
@@ -108,28 +98,18 @@ class AriaQAImagesOperator(DicomOperator):
         self.first_day = first_day
         self.last_day = last_day
         self.lookback_days = lookback_days
-        self.destination = destination
         self.layout = layout
-        self.on_partial = on_partial
-        self.port_wait_seconds = port_wait_seconds
-        self.verify = verify
-        self.refresh = refresh
-        self.recheck_rounds = recheck_rounds
-        self.stable_counts = stable_counts
-        self.stable_interval_seconds = stable_interval_seconds
-        self.settle_seconds = settle_seconds
 
     def run_dicom(self, context: Context) -> dict[str, Any]:
         """Find, retrieve, judge; tell what became of it; decide."""
-        from airflow_provider_varian.operators.qa_images import QARetrieving, qa_images_of
+        from airflow_provider_varian.operators.qa_images import qa_images_of
 
-        check_choice("on_partial", self.on_partial, ("fail", "accept"))
-        check_held(self.verify, self.refresh)
+        self.check_choices()
         machine = self._machine()
         # What map_index_template="{{ machine_name }}" shows instead of a number.
         context["machine_name"] = machine.name  # type: ignore[typeddict-unknown-key]
         about: dict[str, Any] = {"row_key": self.row_key or "", "machine": machine.name, "plan": machine.plan_label}
-        root = destination_path(self.destination) if self.destination else storage_root()
+        root = root_of(self.destination)
         pusher = ManifestPusher(context, root)
         try:
             result = qa_images_of(
@@ -141,15 +121,7 @@ class AriaQAImagesOperator(DicomOperator):
                 lookback_days=machine.lookback_days if self.lookback_days is None else self.lookback_days,
                 root=root,
                 layout=self.layout,
-                retrieving=QARetrieving(
-                    port_wait_seconds=self.port_wait_seconds,
-                    verify=self.verify,
-                    refresh=self.refresh,
-                    recheck_rounds=self.recheck_rounds,
-                    stable_counts=self.stable_counts,
-                    stable_interval_seconds=self.stable_interval_seconds,
-                    settle_seconds=self.settle_seconds,
-                ),
+                retrieving=self.retrieving,
                 on_change=pusher,
                 cancellation=self.cancellation,
             )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.hooks.settings import below, destination_path, storage_root
+from airflow_provider_varian.hooks.settings import below, root_of
 from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.identity import retrieval_id
 from airflow_provider_varian.operators.rows import write_rows
@@ -101,7 +101,7 @@ class DicomFindOperator(DicomOperator):
         result = self.hook.find(
             self.level, self.keys, limit=self.limit, undecided=self.undecided, cancellation=self.cancellation
         )
-        root = destination_path(self.destination) if self.destination else storage_root()
+        root = root_of(self.destination)
         written = write_rows(
             below(root, ".dicom", "answers", f"{retrieval_id(context)}.json"),
             result.answers,

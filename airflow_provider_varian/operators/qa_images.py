@@ -13,6 +13,7 @@ from airflow_provider_varian.errors import DicomError, IncompleteRetrievalError
 from airflow_provider_varian.hooks.settings import below
 from airflow_provider_varian.operators.identity import retrieval_id
 from airflow_provider_varian.operators.qa_result import QADay, QAResult
+from airflow_provider_varian.operators.retrieving import Retrieving
 from airflow_provider_varian.operators.run_window import run_window_of
 
 if TYPE_CHECKING:
@@ -23,34 +24,15 @@ if TYPE_CHECKING:
     from airflow_provider_varian.aria.qa_images import QAImage, Selection
     from airflow_provider_varian.dimse.cancellation import Cancellation
     from airflow_provider_varian.hooks.dicom import DicomHook
-    from airflow_provider_varian.retrieval.held import Verify
     from airflow_provider_varian.retrieval.ledger import Entry
     from airflow_provider_varian.retrieval.request import Expected, Relist
     from airflow_provider_varian.retrieval.retrieve import OnChange, RetrievalResult
-    from airflow_provider_varian.retrieval.versions import Refresh
 
 log = logging.getLogger(__name__)
 
 #: Plans are read for their beams. They may change under the same UID, so the name holds their date and time: a
 #: plan that changed is fetched again, an old version is kept.
 PLAN_LAYOUT: Final = "{SOPInstanceUID}.{RTPlanDate}.{RTPlanTime}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QARetrieving:
-    """How a machine's images, and the plan when its beams count, are retrieved.
-
-    The fields are arguments of :meth:`.hooks.dicom.DicomHook.retrieve`. ``stable_counts`` and
-    ``stable_interval_seconds`` hold for the lists of images too.
-    """
-
-    port_wait_seconds: float | None = None
-    verify: Verify | None = None
-    refresh: Refresh = "if_changed"
-    recheck_rounds: int | None = None
-    stable_counts: int | None = None
-    stable_interval_seconds: float | None = None
-    settle_seconds: float | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +57,7 @@ def qa_images_of(
     lookback_days: int,
     root: ObjectStoragePath,
     layout: str,
-    retrieving: QARetrieving,
+    retrieving: Retrieving,
     on_change: OnChange,
     cancellation: Cancellation,
 ) -> QAResult:
@@ -89,7 +71,8 @@ def qa_images_of(
     :param lookback_days: days before the interval that are listed and judged again.
     :param root: the destination.
     :param layout: where an image is filed below it.
-    :param retrieving: how images and plan are retrieved.
+    :param retrieving: how images, and the plan when its beams count, are retrieved. ``stable_counts`` and
+        ``stable_interval_seconds`` hold for the lists of images too.
     :param on_change: called with the manifest of the images each time that it was written.
     :param cancellation: stops it from outside.
     :raises DicomError: when plan or images cannot be found or retrieved at all.
@@ -166,7 +149,7 @@ class _Retriever:
         context: Context,
         hook: DicomHook,
         root: ObjectStoragePath,
-        retrieving: QARetrieving,
+        retrieving: Retrieving,
         cancellation: Cancellation,
     ) -> None:
         self._context = context

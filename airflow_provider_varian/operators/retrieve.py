@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Literal
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_varian.errors import ConfigurationError, DicomError, EmptyResultError, IncompleteRetrievalError
-from airflow_provider_varian.hooks.settings import below, destination_path, storage_root
-from airflow_provider_varian.operators.base import DicomOperator
+from airflow_provider_varian.hooks.settings import below, root_of
 from airflow_provider_varian.operators.identity import retrieval_id
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
+from airflow_provider_varian.operators.retrieving import OnEmpty, RetrievingOperator, check_choice, is_lasting
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import Context
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
     from airflow_provider_varian.retrieval.request import RetrievalRequest
+    from airflow_provider_varian.retrieval.result import RetrievalResult
+    from airflow_provider_varian.retrieval.third_party import ThirdPartyResult
 
 log = logging.getLogger(__name__)
 
-#: Statuses about one request: keys that the peer does not take, and an end before the end (PS3.4 C.4.2.1.5).
-_ABOUT_ONE_REQUEST: Final = (0xA900, 0xFE00)
 
-OnPartial = Literal["fail", "accept"]
-OnEmpty = Literal["skip", "fail", "accept"]
-
-
-class DicomRetrieveOperator(DicomOperator):
+class DicomRetrieveOperator(RetrievingOperator):
     """Bring objects here and account for each of them.
 
     The task succeeds when every instance that the peer lists is verified on storage; a retry, and a cleared task,
@@ -72,44 +69,25 @@ class DicomRetrieveOperator(DicomOperator):
         keys: Mapping[str, Any],
         level: str | None = None,
         method: Literal["auto", "get", "move"] | None = None,
-        destination: str | None = None,
         layout: str | None = None,
         minimum: int | None = None,
         limit: int | None = None,
-        on_partial: OnPartial = "fail",
         on_empty: OnEmpty = "skip",
-        port_wait_seconds: float | None = None,
-        verify: Literal["path", "hash"] | None = None,
-        refresh: Literal["if_changed", "never", "always"] = "if_changed",
-        recheck_rounds: int | None = None,
-        stable_counts: int | None = None,
-        stable_interval_seconds: float | None = None,
-        settle_seconds: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.keys = keys
         self.level = level
         self.method = method
-        self.destination = destination
         self.layout = layout
         self.minimum = minimum
         self.limit = limit
-        self.on_partial = on_partial
         self.on_empty = on_empty
-        self.port_wait_seconds = port_wait_seconds
-        self.verify = verify
-        self.refresh = refresh
-        self.recheck_rounds = recheck_rounds
-        self.stable_counts = stable_counts
-        self.stable_interval_seconds = stable_interval_seconds
-        self.settle_seconds = settle_seconds
 
     def run_dicom(self, context: Context) -> dict[str, Any]:
         """Select, retrieve, and decide by the outcome."""
-        check_choice("on_partial", self.on_partial, ("fail", "accept"))
+        self.check_choices()
         check_choice("on_empty", self.on_empty, ("skip", "fail", "accept"))
-        check_held(self.verify, self.refresh)
         request = self.hook.select(
             self.level or None,
             self.keys,
@@ -123,30 +101,28 @@ class DicomRetrieveOperator(DicomOperator):
         return self._retrieve(context, request)
 
     def _retrieve(self, context: Context, request: RetrievalRequest) -> dict[str, Any]:
-        root = destination_path(self.destination) if self.destination else storage_root()
+        root = root_of(self.destination)
         result = self.hook.retrieve(
             request,
             retrieval_id=retrieval_id(context),
             destination=root,
             layout=self.layout,
             method=self.method,
-            port_wait_seconds=self.port_wait_seconds,
-            verify=self.verify,
-            refresh=self.refresh,
-            recheck_rounds=self.recheck_rounds,
-            stable_counts=self.stable_counts,
-            stable_interval_seconds=self.stable_interval_seconds,
-            settle_seconds=self.settle_seconds,
             on_change=ManifestPusher(context, root),
             cancellation=self.cancellation,
+            **asdict(self.retrieving),
         )
-        told = {
+        return self._judged(result, root)
+
+    def _judged(self, result: RetrievalResult | ThirdPartyResult, root: ObjectStoragePath) -> dict[str, Any]:
+        """Return what the task returns, or raise what the outcome asks for."""
+        told: dict[str, Any] = {
             "outcome": str(result.outcome),
             "manifest": str(below(root, str(result.manifest.path))),
-            "counts": result.counts,
+            "counts": dict(result.counts),
         }
         message = f"{result.manifest.message}; see {told['manifest']}"
-        return self._decide(str(result.outcome), message, told, result.error)
+        return self._decide(told["outcome"], message, told, result.error)
 
     def _decide(
         self, outcome: str, message: str, told: dict[str, Any], error: DicomError | None = None
@@ -241,7 +217,7 @@ class DicomMoveOperator(DicomRetrieveOperator):
     def _retrieve(self, context: Context, request: RetrievalRequest) -> dict[str, Any]:
         if not self.move_destination:
             return super()._retrieve(context, request)
-        root = destination_path(self.destination) if self.destination else storage_root()
+        root = root_of(self.destination)
         result = self.hook.move(
             request,
             move_destination=self.move_destination,
@@ -256,40 +232,4 @@ class DicomMoveOperator(DicomRetrieveOperator):
             on_change=ManifestPusher(context, root),
             cancellation=self.cancellation,
         )
-        told = {
-            "outcome": str(result.outcome),
-            "manifest": str(below(root, str(result.manifest.path))),
-            "counts": dict(result.counts),
-        }
-        message = f"{result.manifest.message}; see {told['manifest']}"
-        return self._decide(str(result.outcome), message, told, result.error)
-
-
-def is_lasting(error: DicomError) -> bool:
-    """Say whether what went wrong on the way of a retrieval would meet a retry too.
-
-    A permanent error does, unless the peer said it of one request alone: the retry asks for the missing only, and
-    more narrowly.
-
-    :param error: what went wrong last.
-    """
-    return not error.transient and error.status not in _ABOUT_ONE_REQUEST
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is none of the allowed ones.
-
-    :raises ConfigurationError: names the argument and the allowed values.
-    """
-    if value not in allowed:
-        raise ConfigurationError(f"{name} is {value!r}", hint=f"Choose one of {', '.join(allowed)}.")
-
-
-def check_held(verify: str | None, refresh: str) -> None:
-    """Refuse values of ``verify`` and ``refresh``, which say what makes an object held, that are none.
-
-    :raises ConfigurationError: names the argument and the allowed values.
-    """
-    if verify is not None:
-        check_choice("verify", verify, ("path", "hash"))
-    check_choice("refresh", refresh, ("if_changed", "never", "always"))
+        return self._judged(result, root)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_varian.errors import DicomError, EmptyResultError, TransientDicomError
-from airflow_provider_varian.hooks.settings import below, destination_path, storage_root
+from airflow_provider_varian.hooks.settings import below, root_of
 from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.identity import retrieval_id
-from airflow_provider_varian.operators.retrieve import OnEmpty, OnPartial, check_choice
+from airflow_provider_varian.operators.retrieving import OnEmpty, OnPartial, check_choice
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -72,7 +72,7 @@ class DicomStoreOperator(DicomOperator):
         """Send, and decide by the outcome."""
         check_choice("on_partial", self.on_partial, ("fail", "accept"))
         check_choice("on_empty", self.on_empty, ("skip", "fail", "accept"))
-        root = destination_path(self.destination) if self.destination else storage_root()
+        root = root_of(self.destination)
         result = self.hook.store(
             self.files,
             store_id=retrieval_id(context),

@@ -1,8 +1,8 @@
 """Where verified objects are published: a local folder, or any store that universal-pathlib knows.
 
-Each object is written once, whole, and under its final name only: locally by a durable temporary file
-and a hard link, elsewhere by an upload that is seen when it is whole, or else written aside and moved
-(:mod:`.remote_writers`). What was written is read back and compared.
+Each object is written once, whole, and under its final name only: locally by a hard link, to the durable file itself
+where that may be given away and to a durable copy where not, elsewhere by an upload that is seen when it is whole, or
+else written aside and moved (:mod:`.remote_writers`). What was written is read back and compared.
 What is at its final path is therefore whole, and *held* (semantics 3).
 """
 
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError
 from airflow_provider_varian.retrieval.local_store import LocalStore
 from airflow_provider_varian.retrieval.remote_store import RemoteStore
+from airflow_provider_varian.retrieval.verify import FileState
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -55,6 +56,12 @@ class Store(Protocol):
 
     def names_beside(self, relative: PurePosixPath, prefix: str) -> list[PurePosixPath]:
         """Return the files in the folder of a path whose names start with ``prefix``, sorted."""
+
+    def folders_in(self, relative: PurePosixPath) -> list[str]:
+        """Return the names of the folders in a folder, sorted; none when there is no such folder."""
+
+    def drop_folder(self, relative: PurePosixPath) -> None:
+        """Remove a folder if it is empty, where the store has folders."""
 
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy what is there into a local file."""
@@ -94,15 +101,20 @@ class Destination:
         """Return the size in bytes of what is held under a relative path; ``None`` when nothing is."""
         return self._store.size(_checked(relative))
 
-    def publish(self, source: Path, relative: PurePosixPath, *, sha256: str) -> bool:
+    def publish(self, source: Path, relative: PurePosixPath, *, sha256: str, given: FileState | None = None) -> bool:
         """Write an object under its final name, once.
 
         :param source: a whole, durable file.
         :param relative: its path below the root.
         :param sha256: what the written file must hash to.
+        :param given: the source as it was when it was hashed, where nobody writes to it any more and it is removed
+            afterwards: then a local destination on its file system gives it the final name instead of copying it. The
+            published file is as a new one there either way.
         :return: False when something is there already; nothing is changed then.
         :raises DestinationWriteError: when it cannot be written, or reads back differently.
         """
+        if isinstance(self._store, LocalStore):
+            return self._store.publish(source, _checked(relative), sha256, given=given)
         return self._store.publish(source, _checked(relative), sha256)
 
     def replace(
@@ -144,6 +156,17 @@ class Destination:
         :raises DestinationWriteError: when the folder cannot be listed.
         """
         return self._store.names_beside(_checked(path), prefix)
+
+    def folders_in(self, relative: PurePosixPath) -> list[str]:
+        """Return the names of the folders in a folder, sorted; none when there is no such folder.
+
+        :raises DestinationWriteError: when the folder cannot be listed.
+        """
+        return self._store.folders_in(_checked(relative))
+
+    def drop_folder(self, relative: PurePosixPath) -> None:
+        """Remove a folder if it is empty; in object stores there is none to remove."""
+        self._store.drop_folder(_checked(relative))
 
     @contextlib.contextmanager
     def local_copy(self, relative: PurePosixPath) -> Iterator[Path]:

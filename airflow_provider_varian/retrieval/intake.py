@@ -6,8 +6,9 @@ Runs in one thread, the retrieval's. Receivers only put what arrived into a queu
 from __future__ import annotations
 
 import logging
-import queue
+import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
@@ -16,8 +17,8 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import DestinationWriteError, DicomError
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.head import DataSetError, Head
-from airflow_provider_varian.receiver.spool import Spool, SpooledObject
-from airflow_provider_varian.receiver.spool_sink import SpoolSink
+from airflow_provider_varian.receiver.spool import SpooledObject
+from airflow_provider_varian.retrieval.arrivals import Arrivals
 from airflow_provider_varian.retrieval.claims import Claims
 from airflow_provider_varian.retrieval.conflicts import conflict_path
 from airflow_provider_varian.retrieval.destination import Destination
@@ -25,8 +26,9 @@ from airflow_provider_varian.retrieval.held import Held, enter_conflicts, values
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.outcome import State
-from airflow_provider_varian.retrieval.revision import Verdict, judge_revision, revision_of
-from airflow_provider_varian.retrieval.verify import Inspection, inspect, layout_values, same_content
+from airflow_provider_varian.retrieval.reception import Reception
+from airflow_provider_varian.retrieval.revision import REVISION_KEYWORDS, Verdict, judge_revision, revision_in
+from airflow_provider_varian.retrieval.verify import Inspection, inspect, same_content
 from airflow_provider_varian.retrieval.versions import Versions
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
@@ -42,14 +44,14 @@ class Intake:
 
     A cancellation ends it between two objects: what is claimed by then stays claimed, and is taken by the retry.
 
-    :param spool: where they arrive.
-    :param retrieval_id: who claims them.
+    :param reception: what this process receives itself.
+    :param claims: what of the spool is ours.
+    :param arrivals: where what a C-MOVE sends arrives.
     :param ledger: the account.
     :param destination: where they go.
     :param layout: under which paths.
     :param profile: which attributes the peer rewrites at each export.
     :param held: what is at its final path already, and what the peer said of each instance.
-    :param earlier: the account of an earlier try of the same retrieval; ``None`` when this is the first.
     :param versions: which held objects to ask for again, and where older versions go.
     :param on_fetched: called when something is here of which only the account tells that it need not come again.
     :param cancellation: stops it from outside.
@@ -57,20 +59,23 @@ class Intake:
 
     def __init__(
         self,
-        spool: Spool,
+        reception: Reception,
         *,
-        retrieval_id: str,
+        claims: Claims,
+        arrivals: Arrivals,
         ledger: Ledger,
         destination: Destination,
         layout: Layout,
         profile: Profile,
         held: Held,
-        earlier: Ledger | None,
         versions: Versions,
         on_fetched: Callable[[], None],
         cancellation: Cancellation,
     ) -> None:
-        self._spool = spool
+        self._reception = reception
+        self._spool = reception.spool
+        self._claims = claims
+        self._arrivals = arrivals
         self._ledger = ledger
         self._destination = destination
         self._layout = layout
@@ -79,17 +84,17 @@ class Intake:
         self._versions = versions
         self._on_fetched = on_fetched
         self._cancellation = cancellation
-        self._arrived: queue.SimpleQueue[tuple[SpooledObject, Head, bool]] = queue.SimpleQueue()
-        #: For a receiver: what nobody asked for may be the straggler of another retrieval.
-        self.sink = SpoolSink(spool, on_received=lambda item, head: self._arrived.put((item, head, False)))
-        #: For C-GET: what comes over our own association can only be meant for us.
-        self.own_sink = self.sink.telling(lambda item, head: self._arrived.put((item, head, True)))
-        self._claims = Claims(spool, retrieval_id=retrieval_id, owner=self.sink.owner, earlier=earlier)
+        #: For C-GET.
+        self.own_sink = reception.own_sink
         #: Series and studies that were asked for as a whole: what else comes of them is taken too.
         self.whole: set[str] = set()
         #: Published, and let go of when the manifest says so; and since when the first of them waits for that.
         self._told: list[SpooledObject] = []
         self._told_since = 0.0
+        #: Claimed while the peer was still sending, and not yet looked at.
+        self._waiting: deque[SpooledObject] = deque()
+        #: What is read of each object's head.
+        self._keywords = tuple(dict.fromkeys((*layout.keywords, *REVISION_KEYWORDS)))
 
     def close(self) -> None:
         """End: what is not claimed is anybody's."""
@@ -98,7 +103,7 @@ class Intake:
         except DicomError as error:
             logger.warning("What was published stays claimed in the spool: %s", error)
         finally:
-            self.sink.close()
+            self._reception.close()
             self._claims.close()
 
     def take_leftovers(self) -> int:
@@ -111,27 +116,59 @@ class Intake:
             if entry.is_here and entry.older:
                 # Another retrieval has filed the newer version under another path.
                 self._versions.retire(entry, pause=self._cancellation.pause)
-        items = self._claims.leftovers({entry.sop_instance_uid for entry in self._ledger.outstanding})
+        wanted = self._claims.asked_before({entry.sop_instance_uid for entry in self._ledger.outstanding})
+        items = self._claims.claimed()
+        items += self._arrivals.leftovers(wanted)
         self._take_each(items, leftovers=True)
         return len(items)
 
-    def take_arrived(self) -> None:
+    def take_arrived(self, *, now: bool = False) -> None:
         """Take what arrived since the last call.
 
         What nobody asked for stays unclaimed in the spool, unless it came over an association of our own.
+
+        :param now: look although one has looked a moment ago.
         """
+        self._claim_received()
+        while self._waiting:
+            self._take_first(_TOGETHER_SECONDS)
+        self._let_go_if_due()
+        self._take_each(self._arrivals.take(now=now))
+
+    def take_meanwhile(self) -> bool:
+        """Take one of what this process has received, while the peer is still sending; say whether there was one.
+
+        So that the work is done when the last object comes; as :meth:`take_arrived` in all else.
+        """
+        if self._cancellation.cancelled:
+            return False
+        if not self._waiting:
+            self._claim_received()
+        if not self._waiting:
+            return False
+        # A slow peer is no reason to write the manifest more often.
+        self._take_first(math.inf)
+        return True
+
+    def _take_first(self, seconds: float) -> None:
+        """Take the first of what waits; after an error the rest stays claimed, for the retry."""
+        try:
+            self._cancellation.raise_if_cancelled()
+            self._take(self._waiting.popleft(), is_leftover=False)
+            self._let_go_if_due(seconds)
+        except BaseException:
+            self._waiting.clear()
+            raise
+
+    def _claim_received(self) -> None:
         items: list[SpooledObject] = []
-        while True:
-            try:
-                item, head, is_ours = self._arrived.get_nowait()
-            except queue.Empty:
-                break
+        for item, head, is_ours in self._reception.drain():
             if item.sop_instance_uid in self._ledger.entries or is_ours or self._belongs(head):
                 items.append(item)
             else:
                 self._leave(item.sop_instance_uid, head)
         # Claimed although the work may be cancelled: only what is claimed is the retry's for certain.
-        self._take_each(self._claims.arrived(items))
+        self._waiting += self._claims.arrived(items)
 
     def _take_each(self, items: Iterable[SpooledObject], *, leftovers: bool = False) -> None:
         for item in items:
@@ -140,8 +177,8 @@ class Intake:
             self._let_go_if_due()
         self._let_go_if_due()
 
-    def _let_go_if_due(self) -> None:
-        if len(self._told) >= _TOGETHER or (self._told and time.monotonic() - self._told_since > _TOGETHER_SECONDS):
+    def _let_go_if_due(self, seconds: float = _TOGETHER_SECONDS) -> None:
+        if len(self._told) >= _TOGETHER or (self._told and time.monotonic() - self._told_since > seconds):
             self._let_go_of_told()
 
     def _let_go_of_told(self) -> None:
@@ -163,15 +200,15 @@ class Intake:
         entry.reason = "not asked for by this retrieval: left unclaimed in the spool"
 
     def _take(self, item: SpooledObject, *, is_leftover: bool) -> None:
-        if not item.path.exists():
+        try:
+            inspection = inspect(item.path, self._keywords)
+        except FileNotFoundError:
             logger.warning("Object %s is gone from the spool", item.sop_instance_uid)
             return
-        entry = self._ledger.entry_for(item.sop_instance_uid)
-        try:
-            inspection = inspect(item.path)
         except DataSetError as error:
-            self._set_aside(item, entry, str(error))
+            self._set_aside(item, self._ledger.entry_for(item.sop_instance_uid), str(error))
             return
+        entry = self._ledger.entry_for(item.sop_instance_uid)
         before = entry.state
         if not entry.is_here:
             entry.state = State.RECEIVED
@@ -193,7 +230,7 @@ class Intake:
             return False
         said = self._held.said_of(item.sop_instance_uid)
         return bool(entry.superseded) or self._versions.is_told_by_the_ledger_alone(
-            inspection.sop_class_uid, item.path, said
+            inspection.sop_class_uid, inspection.excerpt, said
         )
 
     def _is_stale(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> bool:
@@ -205,7 +242,7 @@ class Intake:
         if inspection.sop_class_uid not in CHANGING_STORAGE:
             return False
         said = self._held.said_of(item.sop_instance_uid)
-        has_changed = judge_revision(said, revision_of(item.path)) is Verdict.CHANGED
+        has_changed = judge_revision(said, revision_in(inspection.excerpt)) is Verdict.CHANGED
         if not has_changed and not self._versions.may_replace(entry, inspection.sop_class_uid):
             return False
         path = self._path(item, entry, inspection)
@@ -231,7 +268,7 @@ class Intake:
 
     def _publish(self, item: SpooledObject, entry: Entry, inspection: Inspection, *, is_leftover: bool) -> None:
         path = self._path(item, entry, inspection)
-        if self._destination.publish(item.path, path, sha256=inspection.sha256_file):
+        if self._destination.publish(item.path, path, sha256=inspection.sha256_file, given=inspection.file):
             _enter(entry, path, inspection)
         elif not self._compare(item, entry, inspection, path, is_leftover=is_leftover):
             return
@@ -264,7 +301,7 @@ class Intake:
             entry.held = self._versions.is_in_doubt(entry.sop_instance_uid)
         if not same:
             other = conflict_path(path, inspection.sha256_data_set)
-            self._destination.publish(item.path, other, sha256=inspection.sha256_file)
+            self._destination.publish(item.path, other, sha256=inspection.sha256_file, given=inspection.file)
             logger.warning("Object %s came with other content than what is held; both are kept", entry.sop_instance_uid)
             entry.path = entry.path or str(path)
             enter_conflicts(entry, [other])
@@ -314,7 +351,7 @@ class Intake:
         }
         if others := [keyword for keyword in self._layout.keywords if keyword not in own]:
             try:
-                own.update(layout_values(item.path, others))
+                own.update(inspection.excerpt.values(others))
             except Exception as error:  # noqa: BLE001 - as above: values that cannot be read are absent
                 logger.warning("Object %s: %s while reading its values", item.sop_instance_uid, type(error).__name__)
         said = values_of(entry, self._held.said_of(item.sop_instance_uid))

@@ -26,6 +26,8 @@ MAX_VALUE_BYTES: Final = 128
 MAX_COMPONENT_BYTES: Final = 220
 
 _KEYWORD: Final = re.compile(r"[A-Z][A-Za-z0-9]*")
+#: What most values are made of, UIDs among them: nothing of it is replaced.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._-]*")
 _RESERVED: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 
 
@@ -64,8 +66,10 @@ def safe_value(value: object, *, max_bytes: int = MAX_VALUE_BYTES) -> str:
     :param value: what the object says; a list for several values.
     :param max_bytes: longest result in bytes of UTF-8.
     """
-    text = unicodedata.normalize("NFC", _text(value))
-    text = "".join(char if char.isalnum() or char in "-_." else "_" for char in text)
+    text = _text(value)
+    if not _PLAIN.fullmatch(text):
+        text = unicodedata.normalize("NFC", text)
+        text = "".join(char if char.isalnum() or char in "-_." else "_" for char in text)
     text = text.encode("utf-8")[:max_bytes].decode("utf-8", "ignore").rstrip(".")
     return text or ABSENT
 

@@ -88,8 +88,10 @@ class Entry:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready mapping, without what is empty."""
-        values = asdict(self)
+        # Not asdict(), which looks into each value: thousands of these are written at each change.
+        values = {name: getattr(self, name) for name in _NAMES}
         values["state"] = str(self.state)
+        values["conflicts"] = list(self.conflicts)
         return {key: value for key, value in values.items() if value not in ("", None, False, [])}
 
     @classmethod
@@ -113,6 +115,9 @@ class Entry:
         if not is_uid(entry.sop_instance_uid):
             raise NotAUidError("an instance has a SOP Instance UID that is no UID")
         return entry
+
+
+_NAMES: Final = tuple(item.name for item in fields(Entry))
 
 
 class Ledger:

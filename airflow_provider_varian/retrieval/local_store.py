@@ -12,17 +12,19 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from airflow_provider_varian.errors import DestinationWriteError
 from airflow_provider_varian.receiver.spool import sync_folder
-from airflow_provider_varian.retrieval.verify import sha256_of
+from airflow_provider_varian.retrieval.verify import FileState, sha256_of
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import Pause
 
 #: What file systems without hard links answer.
 _NO_HARD_LINKS: Final = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
+#: What is answered where a file of elsewhere cannot have a name here.
+_NOT_FROM_THERE: Final = (*_NO_HARD_LINKS, errno.EXDEV, errno.EACCES)
 _TEMPORARY: Final = PurePosixPath(".dicom/tmp")
 #: Held while one object takes the place of another, beside the temporary files.
 _REPLACING: Final = "replacing.lock"
@@ -31,6 +33,24 @@ _REPLACING_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
 #: Temporary files that nobody has written to for so long were left by a killed process.
 _LEFT_OVER_SECONDS: Final = 86400.0
+
+
+class _Attributes(NamedTuple):
+    """What a file has beside its content, and a new file gets from its folder, the umask and the process."""
+
+    device: int
+    user: int
+    group: int
+    mode: int
+    #: Such as access lists and security labels; ``None`` where they cannot be told.
+    extended: tuple[tuple[str, bytes], ...] | None
+
+    @classmethod
+    def of(cls, descriptor: int) -> _Attributes:
+        """Read them."""
+        found = os.fstat(descriptor)
+        mode = stat.S_IMODE(found.st_mode)
+        return cls(found.st_dev, found.st_uid, found.st_gid, mode, _extended(descriptor))
 
 
 class LocalStore:
@@ -42,6 +62,9 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = root.absolute()
         self._swept = False
+        #: What our new files are like; not yet known.
+        self._new_file: _Attributes | None = None
+        self._may_link = True
 
     def uri(self, relative: PurePosixPath) -> str:
         """Return the absolute path."""
@@ -53,11 +76,27 @@ class LocalStore:
         :raises DestinationWriteError: when one does.
         """
         path = self._root / relative
-        if not path.resolve().is_relative_to(self._root.resolve()):
+        if self._has_links(relative) and not path.resolve().is_relative_to(self._root.resolve()):
             raise DestinationWriteError(
                 f"a path leads out of {self._root}", step="publish", hint="Remove the symbolic link in the destination"
             )
         return path
+
+    def _has_links(self, relative: PurePosixPath) -> bool:
+        """Say whether anything of a path below the root may lead elsewhere: without that it cannot lead out."""
+        if relative.is_absolute() or ".." in relative.parts:
+            return True
+        path = str(self._root)
+        for part in relative.parts:
+            path = f"{path}/{part}"
+            try:
+                if stat.S_ISLNK(os.lstat(path).st_mode):
+                    return True
+            except (FileNotFoundError, NotADirectoryError):
+                return False  # nor is there anything below it
+            except OSError:
+                return True  # nobody can tell
+        return False
 
     def size(self, relative: PurePosixPath) -> int | None:
         """Return the size of a regular file; None for anything else, a folder among it."""
@@ -68,8 +107,8 @@ class LocalStore:
                 return None
             return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def publish(self, source: Path, relative: PurePosixPath, sha256: str) -> bool:
-        """Copy a file durably to its final path; see :class:`.destination.Store`."""
+    def publish(self, source: Path, relative: PurePosixPath, sha256: str, *, given: FileState | None = None) -> bool:
+        """Give a file its final path durably; see :meth:`.destination.Destination.publish`."""
         with self._using():
             final = self.path(relative)
             if final.exists():
@@ -77,11 +116,48 @@ class LocalStore:
                 sync_folder(final.parent)
                 return False
             make_folder(final.parent)
-            with self._temporary() as temporary:
-                self._write(source, temporary, sha256)
-                linked = _link(temporary, final)
+            linked = self._linked(source, final, given) if given is not None and self._may_link else None
+            if linked is None:
+                with self._temporary() as temporary:
+                    self._write(source, temporary, sha256)
+                    linked = _link(temporary, final)
             sync_folder(final.parent)
             return linked
+
+    def _linked(self, source: Path, final: Path, given: FileState) -> bool | None:
+        """Give a file that was hashed its final name as well, once; ``None`` when it has to be copied.
+
+        It has to where a name of it cannot be had here, where it would not be like a new file here (its owner, say, or
+        an access list), and where it is not the file that was hashed, as it was then: copying finds that out.
+        """
+        if self._new_file is None:
+            with self._temporary() as temporary, temporary.open("xb") as file:
+                self._new_file = _Attributes.of(file.fileno())
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            there = os.fstat(descriptor)
+            like_new = _Attributes.of(descriptor)._replace(mode=self._new_file.mode) == self._new_file
+            # A file of two names is not ours alone.
+            if not like_new or self._new_file.extended is None or there.st_nlink != 1 or FileState.of(there) != given:
+                return None
+            if stat.S_IMODE(there.st_mode) != self._new_file.mode:
+                os.fchmod(descriptor, self._new_file.mode)
+            os.fsync(descriptor)
+            try:
+                os.link(source, final)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NOT_FROM_THERE:
+                    raise
+                self._may_link = False
+                return None
+            if FileState.of(os.fstat(descriptor)) != given or FileState.of(os.lstat(final)) != given:
+                final.unlink()
+                raise self._reads_differently()
+            return True
+        finally:
+            os.close(descriptor)
 
     def replace(self, source: Path, relative: PurePosixPath, sha256: str, instead_of: str, pause: Pause) -> bool:
         """Rename a durable copy over what is there; see :class:`.destination.Store`."""
@@ -111,9 +187,12 @@ class LocalStore:
     def _write(self, source: Path, temporary: Path, sha256: str) -> None:
         _copy(source, temporary)
         if sha256_of(temporary) != sha256:
-            raise DestinationWriteError(
-                f"a file below {self._root} reads back differently than it was written", step="publish"
-            )
+            raise self._reads_differently()
+
+    def _reads_differently(self) -> DestinationWriteError:
+        return DestinationWriteError(
+            f"a file below {self._root} reads back differently than it was written", step="publish"
+        )
 
     @contextlib.contextmanager
     def _replacing(self, pause: Pause) -> Iterator[None]:
@@ -139,6 +218,24 @@ class LocalStore:
             except FileNotFoundError:
                 return []
             return sorted(relative.with_name(name) for name in names)
+
+    def folders_in(self, relative: PurePosixPath) -> list[str]:
+        """List the folders in a folder; see :class:`.destination.Store`."""
+        with self._using():
+            try:
+                with os.scandir(self.path(relative)) as found:
+                    return sorted(entry.name for entry in found if entry.is_dir(follow_symlinks=False))
+            except FileNotFoundError:
+                return []
+
+    def drop_folder(self, relative: PurePosixPath) -> None:
+        """Remove an empty folder; see :class:`.destination.Store`."""
+        with self._using(), contextlib.suppress(FileNotFoundError):
+            try:
+                self.path(relative).rmdir()
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise
 
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy a file."""
@@ -234,6 +331,16 @@ def _copy(source: Path, temporary: Path) -> None:
         shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         os.fsync(writer.fileno())
+
+
+def _extended(descriptor: int) -> tuple[tuple[str, bytes], ...] | None:
+    """Return the extended attributes of a file, ``None`` when they cannot be told; some file systems have none."""
+    if not hasattr(os, "listxattr"):
+        return None
+    try:
+        return tuple((name, os.getxattr(descriptor, name)) for name in sorted(os.listxattr(descriptor)))
+    except OSError as error:
+        return () if error.errno == errno.ENOTSUP else None
 
 
 def _link(temporary: Path, final: Path) -> bool:

@@ -9,7 +9,8 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.query.profile import Profile
-from airflow_provider_varian.retrieval.method import Method
+from airflow_provider_varian.retrieval.method import Method, can_move
+from airflow_provider_varian.retrieval.receivers import NamedReceiver
 
 Progress = Callable[[SubOperations], None]
 
@@ -25,6 +26,7 @@ class Means:
     :param port_wait_seconds: how long to wait for a receiver's port that is taken.
     :param settle_seconds: seconds of quiet after which late objects are given up.
     :param on_progress: called with each pending response.
+    :param receiver: the standing receiver that C-MOVE sends to; ``None``: one inside the task.
     """
 
     peer: Peer
@@ -34,3 +36,9 @@ class Means:
     port_wait_seconds: float
     settle_seconds: float
     on_progress: Progress | None = None
+    receiver: NamedReceiver | None = None
+
+    @property
+    def can_move(self) -> bool:
+        """Whether C-MOVE is possible."""
+        return can_move(self.peer, self.profile, self.method, standing=self.receiver is not None)

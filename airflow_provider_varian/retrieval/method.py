@@ -18,16 +18,17 @@ def method_of(peer: Peer) -> Method:
     return methods[peer.retrieve_method]
 
 
-def can_move(peer: Peer, profile: Profile, method: Method) -> bool:
-    """Say whether C-MOVE is possible: chosen, with a receiver port, and never back in clear text (semantics 21).
+def can_move(peer: Peer, profile: Profile, method: Method, *, standing: bool = False) -> bool:
+    """Say whether C-MOVE is possible: chosen, to a receiver, and never back in clear text (semantics 21).
 
     :param peer: whom to ask.
     :param profile: its habits.
     :param method: ``auto``, ``get`` or ``move``.
+    :param standing: there is a standing receiver; else a receiver inside the task needs a port.
     """
     if method == "get":
         return False
-    return peer.receiver_port is not None and (peer.tls is None or profile.move_over_tls)
+    return (standing or peer.receiver_port is not None) and (peer.tls is None or profile.move_over_tls)
 
 
 def check_method(peer: Peer, profile: Profile, method: Method) -> None:

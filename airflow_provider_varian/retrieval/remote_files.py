@@ -43,6 +43,13 @@ class RemoteFiles:
 
     def names(self, folder: str) -> list[str]:
         """Return the names of the files in a folder itself, sorted; none when there is no such folder."""
+        return self._listed(folder, folders=False)
+
+    def folders(self, folder: str) -> list[str]:
+        """Return the names of the folders in a folder, sorted; none when there is no such folder."""
+        return self._listed(folder, folders=True)
+
+    def _listed(self, folder: str, *, folders: bool) -> list[str]:
         self.forget_listings()
         try:
             found = self.fs.ls(folder, detail=True)
@@ -50,8 +57,8 @@ class RemoteFiles:
             if not _is_missing(error):
                 raise
             return []
-        # A store may list the folder itself, and sub-folders.
-        paths = [str(item["name"]).rstrip("/") for item in found if item["type"] != "directory"]
+        # A store may list the folder itself too.
+        paths = [str(item["name"]).rstrip("/") for item in found if (item["type"] == "directory") == folders]
         return sorted({path.rpartition("/")[2] for path in paths if path.strip("/") != folder.strip("/")})
 
     def content(self, path: str) -> bytes | None:

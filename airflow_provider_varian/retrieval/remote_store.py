@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError, DicomError
 from airflow_provider_varian.retrieval.remote_files import RemoteFiles
-from airflow_provider_varian.retrieval.remote_writers import writer_for
+from airflow_provider_varian.retrieval.remote_writers import has_folders, writer_for
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import DestinationPath, Pause
@@ -73,6 +73,18 @@ class RemoteStore:
         with self._using():
             names = self._files.names(self._path(relative.parent))
             return sorted(relative.with_name(name) for name in names if name.startswith(prefix))
+
+    def folders_in(self, relative: PurePosixPath) -> list[str]:
+        """List the folders in a folder; see :class:`.destination.Store`."""
+        with self._using():
+            return self._files.folders(self._path(relative))
+
+    def drop_folder(self, relative: PurePosixPath) -> None:
+        """Remove an empty folder, if the store lets it be removed; see :class:`.destination.Store`."""
+        if not has_folders(self._files.fs):
+            return
+        with contextlib.suppress(Exception):  # not empty, or not there: an empty folder harms nobody
+            self._files.fs.rmdir(self._path(relative))
 
     def read(self, relative: PurePosixPath, target: Path) -> None:
         """Copy an object into a local file."""

@@ -81,8 +81,13 @@ def writer_for(files: RemoteFiles, root: str) -> Writer:
     :param files: the store's files.
     :param root: the destination's root in it.
     """
-    protocols = _protocols(files.fs)
-    return StraightWriter(files) if protocols and protocols <= ATOMIC_PROTOCOLS else AsideWriter(files, root)
+    return AsideWriter(files, root) if has_folders(files.fs) else StraightWriter(files)
+
+
+def has_folders(fs: Any) -> bool:
+    """Say whether a store has folders; object stores, whose uploads are seen when they are whole, have keys alone."""
+    protocols = _protocols(fs)
+    return not protocols or not protocols <= ATOMIC_PROTOCOLS
 
 
 def _protocols(fs: Any) -> set[str]:

@@ -1,4 +1,4 @@
-"""Retrieve: bring objects here, by C-GET or by C-MOVE to a receiver inside this process.
+"""Retrieve: bring objects here, by C-GET, or by C-MOVE to a receiver inside this process or to a standing one.
 
 :func:`retrieve` is the one implementation behind hook, operators and command line. What it promises:
 the outcome comes from the per-instance ledger, what is held is not moved again, a retry asks for the
@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,14 @@ from airflow_provider_varian.errors import CancelledError, DestinationWriteError
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.claim_lock import only_try
 from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.sweep import sweep_if_due
+from airflow_provider_varian.retrieval.arrivals import Arrivals
+from airflow_provider_varian.retrieval.claims import Claims
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.earlier import begun, forget_fetched, is_unfinished, still_unexpected
 from airflow_provider_varian.retrieval.held import Held, Verify
 from airflow_provider_varian.retrieval.intake import Intake
+from airflow_provider_varian.retrieval.landing import arrivals_of, spool_of
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.listing import check_keywords
 from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
@@ -36,6 +40,8 @@ from airflow_provider_varian.retrieval.missing import judge_missing
 from airflow_provider_varian.retrieval.outcome import Outcome, State, outcome_of
 from airflow_provider_varian.retrieval.patience import patient_profile
 from airflow_provider_varian.retrieval.question import Question
+from airflow_provider_varian.retrieval.receivers import NamedReceiver
+from airflow_provider_varian.retrieval.reception import Reception
 from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS, check_rounds
 from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
 from airflow_provider_varian.retrieval.result import RetrievalResult, message_of
@@ -75,6 +81,7 @@ def retrieve(
     on_change: OnChange | None = None,
     on_progress: Progress | None = None,
     cancellation: Cancellation | None = None,
+    receiver: NamedReceiver | None = None,
     dry_run: bool = False,
 ) -> RetrievalResult:
     """Bring what a request names to a destination, and account for each instance.
@@ -83,11 +90,13 @@ def retrieve(
     :param request: level, unique keys, and which instances should come.
     :param profile: the peer's habits.
     :param destination: root under which objects are filed.
-    :param spool_root: where objects are received; a local folder.
+    :param spool_root: where objects are received in this process; a local folder. With a standing receiver on this host
+        its spool is used instead.
     :param retrieval_id: identity of the work (:mod:`.identity`): a retry has the same.
     :param layout: where an object is filed below the root.
     :param method: ``auto``, ``get`` or ``move``; ``None``: the connection's ``retrieve_method``.
-    :param port_wait_seconds: how long to wait for a receiver's port that is taken.
+    :param port_wait_seconds: how long to wait for a receiver's port that is taken; for a standing receiver that is not
+        running, a minute at most.
     :param settle_seconds: seconds of quiet after which late objects are given up; ``None``: the profile's.
     :param stable_counts: equal lists in a row that make a list stable; ``None``: the profile's.
     :param stable_interval_seconds: seconds between two of them; ``None``: the profile's.
@@ -99,6 +108,7 @@ def retrieve(
     :param on_change: called with the manifest each time that it was written.
     :param on_progress: called with each pending response of the peer.
     :param cancellation: stops it from outside.
+    :param receiver: the standing receiver that C-MOVE sends to; ``None``: one in this process. C-GET needs none.
     :param dry_run: list and look up what is held; move nothing and write nothing.
     :return: the judged retrieval. Outcomes other than ``complete`` are not errors here.
     :raises CancelledError: cancelled; the manifest stays ``pending``.
@@ -118,17 +128,19 @@ def retrieve(
     chosen = method or method_of(peer)
     check_method(peer, profile, chosen)
     cancellation = cancellation or Cancellation()
+    means = Means(
+        peer=peer,
+        profile=profile,
+        method=chosen,
+        cancellation=cancellation,
+        port_wait_seconds=port_wait_seconds,
+        settle_seconds=profile.settle_seconds,
+        on_progress=on_progress,
+        receiver=receiver,
+    )
     job = partial(
         _Job,
-        means=Means(
-            peer=peer,
-            profile=profile,
-            method=chosen,
-            cancellation=cancellation,
-            port_wait_seconds=port_wait_seconds,
-            settle_seconds=profile.settle_seconds,
-            on_progress=on_progress,
-        ),
+        means=means,
         request=request,
         destination=destination if isinstance(destination, Destination) else Destination(destination),
         layout=layout,
@@ -140,7 +152,7 @@ def retrieve(
     )
     if dry_run:
         return job().plan()
-    spool = Spool(spool_root)
+    spool = spool_of(means, spool_root)
     # Before the manifest is read: another try that is still running will have written a later one.
     with only_try(spool, retrieval_id, cancellation=cancellation):
         return job().run(spool)
@@ -229,12 +241,16 @@ class _Job:
             self._list(spool)
         if not self._manifest.ledger.entries:
             return None
-        with self._intake(spool) as intake:
+        with self._taking(spool) as (arrivals, intake):
             self._look_for_held()
             intake.take_leftovers()
             self._write()
             with Transfer(
-                self._means, request=self._question.request, manifest=self._manifest, intake=intake
+                self._means,
+                request=self._question.request,
+                manifest=self._manifest,
+                arrivals=arrivals,
+                intake=intake,
             ) as transfer:
                 with self._timed("transfer"):
                     asked_for_something = bool(self._manifest.ledger.outstanding)
@@ -282,25 +298,43 @@ class _Job:
             )
 
     @contextmanager
-    def _intake(self, spool: Spool) -> Iterator[Intake]:
-        spool.reconcile()
-        intake = Intake(
-            spool,
-            retrieval_id=self._manifest.id,
-            ledger=self._manifest.ledger,
-            destination=self._destination,
-            layout=self._layout,
-            profile=self._means.profile,
-            held=self._held,
-            earlier=self._previous.ledger if self._previous else None,
-            versions=self._versions,
-            on_fetched=self._write,
-            cancellation=self._means.cancellation,
-        )
-        try:
-            yield intake
-        finally:
-            intake.close()
+    def _taking(self, spool: Spool) -> Iterator[tuple[Arrivals, Intake]]:
+        """Take what arrives, for as long as the block runs."""
+        ledger = self._manifest.ledger
+        is_shared = spool.has_standing()
+        if is_shared:
+            spool.sweep()  # its receiver looks at the rest, when it starts
+        else:
+            spool.reconcile()
+        with closing(Reception(spool)) as reception:
+            claims = Claims(
+                spool,
+                retrieval_id=self._manifest.id,
+                owner=reception.owner,
+                peer=self._means.peer,
+                earlier=self._previous.ledger if self._previous else None,
+            )
+            arrivals = arrivals_of(self._means, reception, claims, retrieval_id=self._manifest.id, ledger=ledger)
+            intake = Intake(
+                reception,
+                claims=claims,
+                arrivals=arrivals,
+                ledger=ledger,
+                destination=self._destination,
+                layout=self._layout,
+                profile=self._means.profile,
+                held=self._held,
+                versions=self._versions,
+                on_fetched=self._write,
+                cancellation=self._means.cancellation,
+            )
+            try:
+                yield arrivals, intake
+            finally:
+                intake.close()
+        receiver = self._means.receiver
+        if receiver is None or receiver.spool_root is None:  # else it is that one's to sweep, running or not
+            sweep_if_due(spool)  # afterwards: what lay there may have been what this retrieval came for
 
     def _was_killed(self) -> bool:
         return self._previous is not None and self._previous.outcome is Outcome.PENDING

@@ -12,7 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_varian.retrieval.verify import layout_values
+from airflow_provider_varian.retrieval.verify import Excerpt, layout_values
 
 _APPROVAL: Final = "ApprovalStatus"
 _DATES: Final = ("RTPlanDate", "StructureSetDate", "ContentDate", "ReviewDate")
@@ -73,6 +73,17 @@ def revision_of(path: Path) -> dict[str, Any]:
     try:
         return layout_values(path, ("SOPClassUID", *REVISION_KEYWORDS))
     except Exception:  # noqa: BLE001 - pydicom raises many kinds; what cannot be read says nothing
+        return {}
+
+
+def revision_in(excerpt: Excerpt) -> dict[str, Any]:
+    """Return the same, without the class, of an object that was inspected for :data:`REVISION_KEYWORDS`.
+
+    :param excerpt: of its head.
+    """
+    try:
+        return excerpt.values(REVISION_KEYWORDS)
+    except Exception:  # noqa: BLE001 - as above
         return {}
 
 

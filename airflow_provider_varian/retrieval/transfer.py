@@ -12,12 +12,12 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Final, Literal
 
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import contexts, quiet_hours, status
+from airflow_provider_varian.dimse import contexts, status
 from airflow_provider_varian.dimse.association import PeerAssociation, associate
 from airflow_provider_varian.dimse.get import get
 from airflow_provider_varian.dimse.lasting import may_go_on
@@ -37,12 +37,12 @@ from airflow_provider_varian.errors import (
     TransientRejectionError,
 )
 from airflow_provider_varian.query.model import InformationModel, model_for
-from airflow_provider_varian.receiver.in_task import InTaskReceiver
+from airflow_provider_varian.retrieval.arrivals import Arrivals
 from airflow_provider_varian.retrieval.intake import Intake
 from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport
 from airflow_provider_varian.retrieval.means import Means
-from airflow_provider_varian.retrieval.method import Verb, can_move
+from airflow_provider_varian.retrieval.method import Verb
 from airflow_provider_varian.retrieval.missing import Reasons
 from airflow_provider_varian.retrieval.plan import Ask, asked_whole, asks_of, stages_of
 from airflow_provider_varian.retrieval.request import RetrievalRequest
@@ -64,23 +64,25 @@ class Transfer:
     :param means: what it works with.
     :param request: what the user asked for.
     :param manifest: what is outstanding, and where each request is written down.
+    :param arrivals: where what a C-MOVE sends arrives.
     :param intake: takes what arrives.
     """
 
-    def __init__(self, means: Means, *, request: RetrievalRequest, manifest: Manifest, intake: Intake) -> None:
+    def __init__(
+        self, means: Means, *, request: RetrievalRequest, manifest: Manifest, arrivals: Arrivals, intake: Intake
+    ) -> None:
         self._means = means
         self._request = request
         self._manifest = manifest
         self._ledger = manifest.ledger
+        self._arrivals = arrivals
         self._intake = intake
         self._model: InformationModel = model_for(request.level, means.peer.information_model)
-        self._receiver: InTaskReceiver | None = None
-        self._stack = ExitStack()
+        self._has_receiver = False
         #: When the peer's time is over; the clock starts with :meth:`run`, and stands while a port, the end of quiet
         #: hours or an association of the peer's budget is waited for.
         self._end = math.inf
         self._rested = 0.0
-        self._can_move = can_move(means.peer, means.profile, means.method)
         self._peer_noted = False
         self._troubles = Troubles(means.peer, manifest)
         self._reasons = Reasons(manifest.ledger)
@@ -96,7 +98,8 @@ class Transfer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stack.close()
+        if self._has_receiver:
+            self._arrivals.stop()
 
     def run(self, *, settle_first: bool) -> None:
         """Ask until nothing is outstanding or nothing is left to try; :attr:`error` tells what went wrong.
@@ -125,7 +128,7 @@ class Transfer:
 
     def _run(self, *, settle_first: bool) -> None:
         try:
-            if settle_first and self._can_move:
+            if settle_first and self._means.can_move:
                 self._start_receiver()
                 self._settle()
                 self._intake.take_leftovers()
@@ -166,7 +169,7 @@ class Transfer:
         method = self._means.method
         if method != "auto":
             return ["C-GET" if method == "get" else "C-MOVE"]
-        if not self._can_move:
+        if not self._means.can_move:
             return ["C-GET"]
         peer = self._means.peer
         proposed = [*contexts.get(self._model.get_uid, self._classes()), *contexts.move(self._model.move_uid)]
@@ -202,12 +205,20 @@ class Transfer:
     def _round(self, verb: Verb, asks: Sequence[Ask]) -> None:
         """Put a list of requests, over a new association when one is lost."""
         reports: list[tuple[RequestReport, Ask]] = []
+        if verb == "C-MOVE":
+            self._announce(asks)
         try:
             self._put(verb, deque(asks), reports)
             self._give_up_unreached(verb, reports)
             if verb == "C-MOVE" and any(self._outstanding(ask) for ask in asks):
-                self._settle()
+                self._settle(reports)
+                self._warn_of_silence(reports)
+        except DicomError:
+            self._intake.take_arrived(now=True)
+            raise
         finally:
+            if verb == "C-MOVE":
+                self._arrivals.answered()
             for report, ask in reports:
                 lacking = self._outstanding(ask)
                 report.received = len(ask.brings) - len(lacking)
@@ -234,9 +245,13 @@ class Transfer:
         for uid in ask.brings:
             self._manifest.ledger.entries[uid].attempts += 1
         self._intake.whole.update(asked_whole(ask, self._ledger))
+        if verb == "C-MOVE":
+            self._arrivals.asking(ask.brings)
         started = time.monotonic()
         try:
             done = self._verb(association, verb, ask)
+        except (DestinationWriteError, ReceiverUnavailableError):
+            raise  # what came could not be taken, which says nothing about the request
         except DicomError as error:
             report.problem, report.status = error.what, error.status
             # 0xA900 is about the keys of this one request; other refusals are about all of them.
@@ -260,8 +275,8 @@ class Transfer:
                 sink=self._intake.own_sink,
                 on_progress=on_progress,
                 deadline=left,
+                meanwhile=self._intake.take_meanwhile,
             )
-        receiver = self._receiver
         return move(
             association,
             self._model.move_uid,
@@ -269,7 +284,8 @@ class Transfer:
             destination=self._means.peer.move_destination,
             on_progress=on_progress,
             deadline=left,
-            idle_for=receiver.idle_for if receiver is not None else None,
+            idle_for=self._arrivals.idle_for,
+            meanwhile=self._intake.take_meanwhile,
         )
 
     def _read(self, report: RequestReport, done: SubOperations) -> None:
@@ -282,55 +298,67 @@ class Transfer:
         error = status.error_for(service, done.status, peer=peer.name, comment=done.error_comment)
         if error is not None:
             report.problem = status.describe(service, done.status)
-        if report.method == "C-MOVE" and self._receiver is not None and not self._receiver.accepted:
-            self._troubles.judge_silence(self._receiver, done, error)
+        if report.method == "C-MOVE" and error is not None and done.status == 0xA702 and not self._arrivals.heard:
+            error.hint = self._arrivals.unreached_hint() or error.hint
         if error is not None:
             self._troubles.note(error)
+
+    def _announce(self, asks: Sequence[Ask]) -> None:
+        """Let those who use the same receiver know what is asked for."""
+        uids = {uid for ask in asks for uid in ask.brings}
+        started = time.monotonic()
+        self._arrivals.announce(uids, set().union(*(asked_whole(ask, self._ledger) for ask in asks)))
+        self._give(time.monotonic() - started)
 
     def _give_up_unreached(self, verb: Verb, reports: Sequence[tuple[RequestReport, Ask]]) -> None:
         """Raise what the peer said when it failed to reach us each time; asking more narrowly would not help.
 
         One failure says little: it may be the one instance that cannot be exported.
         """
-        unreached = verb == "C-MOVE" and self._receiver is not None and not self._receiver.accepted
-        if unreached and self.error is not None and all(report.status == 0xA702 for report, _ in reports):
+        if verb != "C-MOVE" or self.error is None or any(report.status != 0xA702 for report, _ in reports):
+            return
+        if not self._arrivals.heard and not (self._arrivals.lag_seconds and self._any_completed(reports)):
             raise self.error
 
-    def _settle(self) -> None:
-        """Wait for late objects until the receiver has been quiet for long enough (semantics 11)."""
-        receiver, quiet = self._receiver, self._means.settle_seconds
-        if receiver is None:
-            return
+    def _warn_of_silence(self, reports: Sequence[tuple[RequestReport, Ask]]) -> None:
+        """Warn when the peer says that it sent something, and nothing came to us from anybody."""
+        if self._any_completed(reports) and not self._arrivals.heard and (words := self._arrivals.silence_warning()):
+            self._troubles.warn(words)
+
+    @staticmethod
+    def _any_completed(reports: Sequence[tuple[RequestReport, Ask]]) -> bool:
+        return any(report.completed for report, _ in reports)
+
+    def _is_short(self, reports: Sequence[tuple[RequestReport, Ask]]) -> bool:
+        """Say whether the peer has sent more, as it says, than has been seen."""
+        for report, ask in reports:
+            sent = min((report.completed or 0) + (report.warning or 0), len(ask.brings))
+            if sent > len(ask.brings) - len(self._outstanding(ask)):
+                return True
+        return False
+
+    def _settle(self, reports: Sequence[tuple[RequestReport, Ask]] = ()) -> None:
+        """Wait for late objects until it has been quiet for long enough where they arrive (semantics 11)."""
         started = time.monotonic()
         while True:
             self._intake.take_arrived()
-            silence = min(receiver.idle_for(), time.monotonic() - started)
+            silence = min(self._arrivals.idle_for(), time.monotonic() - started)
             if not self._outstanding() or time.monotonic() > self._end:
                 return
-            if silence >= quiet and not self._intake.sink.in_flight:
+            quiet = self._means.settle_seconds + self._arrivals.lag_seconds
+            if silence < self._arrivals.unseen_seconds and self._is_short(reports):
+                quiet = self._arrivals.unseen_seconds
+            if silence >= quiet and not self._arrivals.is_receiving():
                 return
             self._means.cancellation.pause(_LOOK_SECONDS)
 
     def _start_receiver(self) -> None:
-        """Listen, after waiting for the port; that another task has it costs the peer nothing of its time."""
-        if self._receiver is not None:
+        """Be ready to receive; that a port or a receiver has to be waited for costs the peer nothing of its time."""
+        if self._has_receiver:
             return
-        receiver = InTaskReceiver(
-            self._means.peer,
-            self._intake.sink,
-            wait_seconds=self._means.port_wait_seconds,
-            cancellation=self._means.cancellation,
-        )
         started = time.monotonic()
-        while self._receiver is None:
-            # A receiver that only waits would keep the port from others.
-            quiet_hours.wait_past(self._means.peer, self._means.cancellation)
-            try:
-                self._receiver = self._stack.enter_context(receiver)
-            except ReceiverUnavailableError:
-                # Who has the port pauses too.
-                if quiet_hours.quiet_until(self._means.peer) is None:
-                    raise
+        self._arrivals.start()
+        self._has_receiver = True
         self._give(time.monotonic() - started)
 
     @contextmanager

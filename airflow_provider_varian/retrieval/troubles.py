@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.errors import DicomError
-from airflow_provider_varian.receiver.in_task import InTaskReceiver
 from airflow_provider_varian.retrieval.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -58,24 +56,3 @@ class Troubles:
         """Write down that one way to ask is given up for another, and why."""
         logger.info("Falling back from %s to %s: %s", before, after, reason)
         self._manifest.fallbacks.append({"from": before, "to": after, "reason": reason})
-
-    def judge_silence(self, receiver: InTaskReceiver, done: SubOperations, error: DicomError | None) -> None:
-        """Find words for a C-MOVE after which nobody sent us anything (semantics 24).
-
-        :param receiver: to whom nobody sent.
-        :param done: what the peer reports.
-        :param error: what its final status stands for; gets a better hint where there is one.
-        """
-        where = f"{self._peer.move_destination} on port {receiver.address[1]}"
-        if error is not None and done.status == 0xA702:
-            if receiver.refused:
-                error.hint = f"Our receiver refused {', '.join(receiver.refused)}; its log says what to change"
-            elif not receiver.saw_inbound:
-                error.hint = (
-                    f"The daemon never reached {where}: check the trusted entity's address and port, and the firewall"
-                )
-        elif done.completed and not receiver.refused and not receiver.saw_inbound:
-            self.warn(
-                f"the peer reports instances as sent, but never reached {where}: the trusted entity may point to "
-                "another machine"
-            )

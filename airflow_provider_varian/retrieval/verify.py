@@ -2,23 +2,65 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import mmap
+import os
 from collections.abc import Collection
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pydicom
+from pydicom.datadict import tag_for_keyword
+from pydicom.filereader import read_dataset
 
-from airflow_provider_varian.receiver.file_meta import read_file_meta
-from airflow_provider_varian.receiver.head import Buffer, DataSetError, parse_head, walk_elements
+from airflow_provider_varian.receiver.file_meta import FileMeta, read_file_meta
+from airflow_provider_varian.receiver.head import DataSetError, iter_elements, parse_head
+from airflow_provider_varian.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 #: Bytes hashed at a time: enough to be fast, few enough to let a cancellation in.
 _SLICE: Final = 1 << 20
+#: Specific Character Set (0008,0005): what texts are decoded by.
+_CHARACTER_SET: Final = 0x00080005
+#: Pixel data, as floats or integers: the head ends there.
+_PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+#: Longest value that is kept of a head. The longest path takes 128 bytes of one.
+_VALUE_BYTES: Final = 1 << 20
+
+
+class FileState(NamedTuple):
+    """Which file it is, and what tells that nobody wrote to it since."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> FileState:
+        """Take it from what the system says of a file."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """Some elements of a data set's head, encoded as they came.
+
+    :param encoded: one after the other.
+    :param implicit: whether they name no VR.
+    """
+
+    encoded: bytes
+    implicit: bool
+
+    def values(self, keywords: Collection[str]) -> dict[str, Any]:
+        """Decode what was kept; as :func:`layout_values`, of which it raises the same."""
+        return _values(read_dataset(BytesIO(self.encoded), self.implicit, is_little_endian=True), keywords)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +75,8 @@ class Inspection:
     :param study_instance_uid: (0020,000D); empty when absent.
     :param series_instance_uid: (0020,000E); empty when absent.
     :param transfer_syntax_uid: (0002,0010).
+    :param file: which file was read, as it was then.
+    :param excerpt: the elements of its head that were asked for, as far as it has them.
     """
 
     file_bytes: int
@@ -43,40 +87,67 @@ class Inspection:
     study_instance_uid: str
     series_instance_uid: str
     transfer_syntax_uid: str
+    file: FileState
+    excerpt: Excerpt
 
 
-def inspect(path: Path) -> Inspection:
-    """Check one file and take its hashes.
+def inspect(path: Path, keywords: Collection[str] = ()) -> Inspection:
+    """Check one file and take its hashes, in one reading.
 
     :param path: a file of the spool, or one that was published from it.
+    :param keywords: DICOM keywords of what else is wanted of its head.
     :raises DataSetError: when it has no receipt, its element lengths do not walk to the end, or the
         UIDs of receipt and data set differ.
     :raises OSError: when it cannot be read.
     """
     with path.open("rb") as file:
-        if path.stat().st_size == 0:
+        state = FileState.of(os.fstat(file.fileno()))
+        if state.size == 0:
             raise DataSetError("the file is empty")
         # Not closed by hand: an error's traceback may still hold views of it. The last view closes it.
-        return _inspect(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return _inspect(data, state, _tags(tuple(keywords)))
 
 
-def _inspect(data: memoryview) -> Inspection:
+def _inspect(data: memoryview, state: FileState, tags: frozenset[int]) -> Inspection:
     meta = read_file_meta(data[:65536])
-    walk_elements(data, meta.transfer_syntax_uid, start=meta.data_set_offset)
-    data_set = data[meta.data_set_offset :]
-    head = parse_head(data_set, meta.transfer_syntax_uid)
+    excerpt = _excerpt(data, meta, tags)
+    head = parse_head(data[meta.data_set_offset :], meta.transfer_syntax_uid)
     if (head.sop_class_uid, head.sop_instance_uid) != (meta.sop_class_uid, meta.sop_instance_uid):
         raise DataSetError("the UIDs of data set and file meta information differ")
+    sha256_file, sha256_data_set = _hashes(data, meta.data_set_offset)
     return Inspection(
         file_bytes=len(data),
-        sha256_file=_sha256(data),
-        sha256_data_set=_sha256(data_set),
+        sha256_file=sha256_file,
+        sha256_data_set=sha256_data_set,
         sop_class_uid=meta.sop_class_uid,
         sop_instance_uid=meta.sop_instance_uid,
         study_instance_uid=head.study_instance_uid or "",
         series_instance_uid=head.series_instance_uid or "",
         transfer_syntax_uid=meta.transfer_syntax_uid,
+        file=state,
+        excerpt=excerpt,
     )
+
+
+def _excerpt(data: memoryview, meta: FileMeta, tags: frozenset[int]) -> Excerpt:
+    """Walk a whole data set by its element lengths, and keep some elements of its head on the way."""
+    kept: list[memoryview] = []
+    is_head, position = True, meta.data_set_offset
+    for tag, start, length in iter_elements(data, meta.transfer_syntax_uid, start=position):
+        is_head = is_head and tag not in _PIXELS
+        if tag in tags and is_head and length <= _VALUE_BYTES:
+            kept.append(data[position : start + length])
+        position = start + length
+    return Excerpt(b"".join(kept), meta.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN)
+
+
+@functools.lru_cache(maxsize=32)
+def _tags(keywords: tuple[str, ...]) -> frozenset[int]:
+    if not keywords:
+        return frozenset()
+    found = (tag_for_keyword(keyword) for keyword in keywords)
+    return frozenset((_CHARACTER_SET, *(tag for tag in found if tag is not None)))
 
 
 def layout_values(path: Path, keywords: Collection[str]) -> dict[str, Any]:
@@ -86,7 +157,10 @@ def layout_values(path: Path, keywords: Collection[str]) -> dict[str, Any]:
     :param keywords: DICOM keywords.
     :return: values by keyword, without those that the object does not have.
     """
-    dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords))
+    return _values(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords)), keywords)
+
+
+def _values(dataset: Dataset, keywords: Collection[str]) -> dict[str, Any]:
     found = {key: getattr(dataset, key, None) for key in keywords}
     return {key: value for key, value in found.items() if value not in (None, "")}
 
@@ -129,8 +203,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sha256(data: Buffer) -> str:
-    digest = hashlib.sha256()
-    for start in range(0, len(data), _SLICE):
-        digest.update(data[start : start + _SLICE])
-    return digest.hexdigest()
+def _hashes(data: memoryview, offset: int) -> tuple[str, str]:
+    """Return the SHA-256 of a whole file and of its data set, which begins at ``offset``; each byte is read once."""
+    of_file, of_data_set = hashlib.sha256(data[:offset]), hashlib.sha256()
+    for start in range(offset, len(data), _SLICE):
+        piece = data[start : start + _SLICE]
+        of_file.update(piece)
+        of_data_set.update(piece)
+    return of_file.hexdigest(), of_data_set.hexdigest()

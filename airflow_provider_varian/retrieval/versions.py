@@ -20,8 +20,14 @@ from typing import Any, Final, Literal
 from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination, Pause
 from airflow_provider_varian.retrieval.ledger import Entry
-from airflow_provider_varian.retrieval.revision import Verdict, is_later, judge_revision, revision_of
-from airflow_provider_varian.retrieval.verify import is_object, sha256_of
+from airflow_provider_varian.retrieval.revision import (
+    Verdict,
+    is_later,
+    judge_revision,
+    revision_in,
+    revision_of,
+)
+from airflow_provider_varian.retrieval.verify import Excerpt, is_object, sha256_of
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
 logger = logging.getLogger(__name__)
@@ -152,16 +158,16 @@ class Versions:
         """
         return self._refresh != "never" and sop_class_uid in CHANGING_STORAGE and not entry.fetched
 
-    def is_told_by_the_ledger_alone(self, sop_class_uid: str, path: Path, answered: Mapping[str, Any]) -> bool:
+    def is_told_by_the_ledger_alone(self, sop_class_uid: str, excerpt: Excerpt, answered: Mapping[str, Any]) -> bool:
         """Say whether a retry would ask again for what just came, if the manifest did not say that it came.
 
         :param sop_class_uid: its class.
-        :param path: the object.
+        :param excerpt: what was kept of its head.
         :param answered: what the peer says of it, by keyword.
         """
         if self._refresh == "never" or sop_class_uid not in CHANGING_STORAGE:
             return False
-        return self._refresh == "always" or judge_revision(answered, revision_of(path)) is Verdict.UNDECIDED
+        return self._refresh == "always" or judge_revision(answered, revision_in(excerpt)) is Verdict.UNDECIDED
 
     def keep(self, source: Path, sop_instance_uid: str, sha256: str) -> PurePosixPath:
         """Keep a version beside the others, durably, and return where.

@@ -145,13 +145,6 @@ def test_series_found_by_other_keys_are_retrieved_by_their_uids(aria):
     assert len(request.keys["SeriesInstanceUID"]) == 6
 
 
-def test_a_standing_receiver_is_refused_rather_than_ignored(aria, connect, daemon):
-    hook = DicomHook(connect("standing", port=daemon.address[1], receiver="night"))
-    request = hook.select(None, {"SeriesInstanceUID": "1.2.3"})
-    with pytest.raises(ConfigurationError, match="night"):
-        hook.retrieve(request, retrieval_id="00000000-0000-5000-8000-000000000002")
-
-
 def test_async_verbs_give_what_the_sync_ones_give(aria):
     async def both():
         hook = DicomHook(aria)

@@ -53,6 +53,35 @@ def test_receivers_are_a_json_object_of_texts(monkeypatch, receivers):
         settings.receivers()
 
 
+def test_a_receiver_is_a_spool_of_this_host_or_a_store(monkeypatch):
+    named = '{"night": "/srv/spool", "far": "s3://store@bucket/arrivals", "shared": "file:///mnt/arrivals"}'
+    monkeypatch.setenv("AIRFLOW__VARIAN__RECEIVERS", named)
+    night, far, shared = (settings.named_receiver(name) for name in ("night", "far", "shared"))
+    assert (night.spool_root, night.store, night.name) == (Path("/srv/spool"), None, "night")
+    assert (far.spool_root, str(far.store)) == (None, "s3://store@bucket/arrivals")
+    assert (shared.spool_root, str(shared.store)) == (None, "file:///mnt/arrivals")
+
+
+@pytest.mark.parametrize(("receivers", "known"), [('{"day": "/a", "night": "/b"}', "day, night"), ("", "none")])
+def test_a_receiver_that_is_not_known_is_told_which_ones_are(monkeypatch, receivers, known):
+    monkeypatch.setenv("AIRFLOW__VARIAN__RECEIVERS", receivers)
+    with pytest.raises(ConfigurationError, match=rf"no standing receiver 'nihgt'; \[varian\] receivers knows {known}"):
+        settings.named_receiver("nihgt")
+
+
+def test_a_receiver_at_a_relative_path_is_refused(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__VARIAN__RECEIVERS", '{"night": "spool"}')
+    with pytest.raises(ConfigurationError, match="relative path"):
+        settings.named_receiver("night")
+
+
+def test_a_destination_that_is_not_named_is_the_storage_root(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__VARIAN__STORAGE_ROOT", "s3://store@bucket/aria")
+    assert str(settings.root_of("/data")) == "file:///data"
+    for nothing in (None, ""):
+        assert str(settings.root_of(nothing)) == "s3://store@bucket/aria"
+
+
 def test_a_relative_destination_is_refused():
     with pytest.raises(ConfigurationError, match="relative"):
         settings.destination_path("out")

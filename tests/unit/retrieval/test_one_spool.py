@@ -96,8 +96,8 @@ def test_the_same_instances_asked_for_twice_come_to_both(movers):
     assert list(Spool(movers.spool).unclaimed()) == []
 
 
-def test_what_is_sent_to_the_wrong_one_of_two_is_left_to_its_owner(movers):
-    """A straggler of the first retrieval arrives at the receiver of the second, as after a port was handed over."""
+def test_what_is_sent_to_another_ae_title_is_nobodys_and_is_asked_for_again(movers):
+    """An object of the first retrieval arrives at the receiver of the second, under that one's AE title."""
     store, astray = movers.archive.store, f"{ROOT}.1.1.3"
 
     def misdirected(instances, *, destination="AIRFLOW", **settings):
@@ -118,8 +118,9 @@ def test_what_is_sent_to_the_wrong_one_of_two_is_left_to_its_owner(movers):
     assert astray not in held(movers.roots["first"])
     assert results["first"].counts["missing"] == 1
     assert {item.sop_instance_uid for item in Spool(movers.spool).unclaimed()} == {astray}
-    # Its owner finds it there, and asks for nothing.
+    # To whom it was sent is certain, not that it is the first one's: another peer may hold other content under its UID.
     movers.archive.store = store
     movers.archive.sent.clear()
     result = run(movers.series(), destination=movers.roots["first"], retrieval_id="first", settle_seconds=0.05)
-    assert (result.outcome, movers.archive.sent) == (Outcome.COMPLETE, [])
+    assert (result.outcome, movers.archive.sent) == (Outcome.COMPLETE, [astray])
+    assert {item.sop_instance_uid for item in Spool(movers.spool).unclaimed()} == {astray}

@@ -296,10 +296,11 @@ def test_an_old_plan_is_never_taken_for_todays(clinic):
 def test_objects_that_may_change_are_not_taken_unclaimed(clinic, sop_class_uid, taken):
     leave(clinic, rt_image(1, SOPClassUID=sop_class_uid))
     with SpoolSink(Spool(clinic.spool)) as sink:
-        claims = Claims(
-            sink.spool, retrieval_id="r", owner=sink.owner, earlier=Ledger([Entry(sop_instance_uid=uid(1))])
-        )
-        assert [item.sop_instance_uid for item in claims.leftovers({uid(1)})] == [uid(1)] * taken
+        earlier = Ledger([Entry(sop_instance_uid=uid(1))])
+        claims = Claims(sink.spool, retrieval_id="r", owner=sink.owner, peer=clinic.peer, earlier=earlier)
+        wanted = claims.asked_before({uid(1), uid(2)})
+        assert wanted == {uid(1)}
+        assert [item.sop_instance_uid for item in claims.unclaimed(wanted)] == [uid(1)] * taken
     assert unclaimed(clinic) == [uid(1)] * (not taken)
 
 
@@ -327,14 +328,15 @@ def getting(clinic):
 
 @pytest.fixture
 def cancelled_by_first_object(monkeypatch):
-    """Return a cancellation that comes while the first object is inspected, and not in a retry."""
+    """Return a cancellation that comes while the first object is inspected, all being here, and not in a retry."""
     cancellation = Cancellation()
     inspect = intake.inspect
 
-    def cancelling(path):
+    def cancelling(path, *keywords):
         cancellation.cancel()
-        return inspect(path)
+        return inspect(path, *keywords)
 
+    monkeypatch.setattr(intake.Intake, "take_meanwhile", lambda intake: False)
     monkeypatch.setattr(intake, "inspect", cancelling)
     return cancellation
 
@@ -358,7 +360,7 @@ def test_a_cancellation_ends_the_intake_between_two_objects_and_the_retry_takes_
     assert claimed(getting) == []
 
 
-def test_what_arrived_before_a_cancellation_is_claimed_for_the_retry(getting):
+def test_what_arrived_before_a_cancellation_is_claimed_for_the_retry(getting, monkeypatch):
     cancellation = Cancellation()
     prepared = []
 
@@ -369,6 +371,7 @@ def test_what_arrived_before_a_cancellation_is_claimed_for_the_retry(getting):
         return ds
 
     getting.archive.prepare = cancel_at_the_second
+    monkeypatch.setattr(intake.Intake, "take_meanwhile", lambda intake: False)
     with pytest.raises(CancelledError):
         getting.run(cancellation=cancellation)
     assert filed(getting) == []

@@ -404,10 +404,10 @@ def test_a_broken_object_is_failed_and_set_aside(clinic, monkeypatch):
     # The receiver checks the head only; here the element lengths overrun the end of the data set.
     inspect = intake.inspect
 
-    def cut(path):
+    def cut(path, *keywords):
         if uid(2) in path.name and "claimed" in path.parts:
             raise DataSetError("the data set ends inside an element")
-        return inspect(path)
+        return inspect(path, *keywords)
 
     monkeypatch.setattr(intake, "inspect", cut)
     result = clinic.run()

@@ -10,9 +10,20 @@ from pathlib import PurePosixPath
 import pytest
 import s3fs.core
 from support import s3
+from support.archive import rt_image
+from support.shared_spool import send
 
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import DestinationWriteError
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.retrieval.destination import Destination
+from airflow_provider_varian.retrieval.ledger import Entry, Ledger
+from airflow_provider_varian.retrieval.outcome import State
+from airflow_provider_varian.retrieval.standing_arrivals import StandingArrivals
+from airflow_provider_varian.retrieval.store_place import StorePlace
+from airflow_provider_varian.retrieval.wanted import StoreDocuments, Wanted
 
 REL = PurePosixPath("1.2/1.2.3/RTIMAGE.1.2.3.4.dcm")
 MANIFEST = PurePosixPath(".dicom/x.json")
@@ -348,3 +359,54 @@ def test_a_store_without_credentials_says_that_they_are_missing(store, bucket, m
     with pytest.raises(DestinationWriteError, match="NoCredentialsError") as caught:
         Destination(store.path(bucket.uri, key=None, secret=None, skip_instance_cache=True)).random_id()
     assert "no credentials" in caught.value.hint
+
+
+# What a standing receiver publishes
+
+
+def test_copies_of_a_standing_receiver_are_found_fetched_and_claimed(bucket, tmp_path):
+    """Two retrievals on different hosts, through one bucket."""
+    ds = rt_image(1)
+    uid = str(ds.SOPInstanceUID)
+    with SpoolSink(Spool(tmp_path / "elsewhere"), standing=True) as receiving:
+        sharers = [_sharer(bucket, tmp_path / name, name, ds) for name in ("first", "second")]
+        for arrivals in sharers:
+            arrivals.start()
+            arrivals.announce([uid], ())
+            arrivals.asking([uid])
+        for number in range(2):
+            send(receiving, ds)
+            (item,) = receiving.spool.unclaimed()
+            shard = item.path.parent.name
+            copy = PurePosixPath("objects", shard, item.path.name)
+            assert Destination(bucket.root).publish(item.path, copy, sha256=sha256(item.path.read_bytes()))
+            original = item.path.read_bytes()
+            item.path.unlink()
+            taken = [arrivals.take(now=True) for arrivals in sharers]
+            assert [len(items) for items in taken] == [1 - number, number]
+            assert taken[number][0].path.read_bytes() == original
+            claims = Destination(bucket.root).names_beside(PurePosixPath("claims", item.path.name, "-"), "")
+            assert [claim.name for claim in claims] == [("first", "second")[number]]
+            # As the retrieval does, before it looks again.
+            sharers[number]._ledger.entries[uid].state = State.VERIFIED
+        for arrivals in sharers:
+            arrivals.stop()
+            arrivals._place._owner.close()
+
+
+def _sharer(bucket, folder, name, ds):
+    spool, ledger = Spool(folder), Ledger([Entry(sop_instance_uid=ds.SOPInstanceUID, sop_class_uid=ds.SOPClassUID)])
+    store = Destination(bucket.root)
+    peer = Peer(host="127.0.0.1", port=104, called_ae_title="VMSDBD")
+    place = StorePlace(
+        store,
+        name="night",
+        peer=peer,
+        spool=spool,
+        owner=spool.register(),
+        retrieval_id=name,
+        ledger=ledger,
+        cancellation=Cancellation(),
+    )
+    wanted = Wanted(StoreDocuments(store), name, ae_title="AIRFLOW")
+    return StandingArrivals(place, wanted, ledger=ledger, peer=peer)

@@ -25,7 +25,7 @@ from airflow_provider_varian.errors import (
     PermanentRejectionError,
 )
 from airflow_provider_varian.receiver.in_task import InTaskReceiver
-from airflow_provider_varian.retrieval import transfer
+from airflow_provider_varian.retrieval import arrivals, transfer
 from airflow_provider_varian.retrieval.outcome import Outcome
 
 #: Bytes: more than C-FIND or C-MOVE propose, and far less than C-GET with its storage contexts.
@@ -155,7 +155,7 @@ def long_wait(monkeypatch):
             super().start()
             passed[0] += 600.0
 
-    monkeypatch.setattr(transfer, "InTaskReceiver", Waiting)
+    monkeypatch.setattr(arrivals, "InTaskReceiver", Waiting)
     monkeypatch.setattr(transfer, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0]))
     return passed
 

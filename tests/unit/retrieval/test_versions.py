@@ -519,6 +519,7 @@ def test_the_manifest_is_written_for_many_objects_together_before_the_spool_lets
 
     monkeypatch.setattr(intake, "_TOGETHER", together)
     monkeypatch.setattr(intake, "_TOGETHER_SECONDS", seconds)
+    monkeypatch.setattr(intake.Intake, "take_meanwhile", lambda intake: False)
     for owner, name in ((Destination, "publish"), (Spool, "let_go")):
         monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
     result = plans.run(on_change=lambda manifest: steps.append("manifest"))
