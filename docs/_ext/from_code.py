@@ -6,6 +6,7 @@ import json
 import os
 from argparse import ArgumentParser, _SubParsersAction
 
+from attack_table import attack_lines
 from docutils import nodes
 from docutils.statemachine import StringList
 from reliability_table import HEADING, reliability_rows
@@ -69,6 +70,15 @@ class Reliability(SphinxDirective):
         return container.children
 
 
+class Attacks(SphinxDirective):
+    """``{attacks}``: every attack on the receiver, what holds, and the tests that show it, as tables."""
+
+    def run(self) -> list[nodes.Node]:
+        container = nodes.Element()
+        self.state.nested_parse(StringList(attack_lines(), source="attack_table.py"), self.content_offset, container)
+        return container.children
+
+
 class Irregularities(SphinxDirective):
     """``{irregularities}``: what is unusual about patients of the synthetic clinic, as a table."""
 
@@ -125,4 +135,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("simulator-switches", SimulatorSwitches)
     app.add_directive("irregularities", Irregularities)
     app.add_directive("reliability", Reliability)
+    app.add_directive("attacks", Attacks)
     return {"parallel_read_safe": True}

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.register_assert_rewrite("robustness.account", "robustness.trial")
+_ATTACKS = ("receivers", "stage", "cuts", "disk", "garbage", "lies", "names", "order", "silence", "size")
+pytest.register_assert_rewrite("robustness.account", "robustness.trial", "support.attacker")
+pytest.register_assert_rewrite(*(f"robustness.attack_{name}" for name in _ATTACKS))
 
 from robustness.forking import Forker  # noqa: E402 - what it imports is rewritten first
 

@@ -27,10 +27,33 @@ from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.retrieval.retrieve import retrieve
 
 #: Calls that change what is on storage, or decide whether it is durable.
-_CALLS = ("rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir", "fsync", "write", "writev", "truncate")
+_CALLS = (
+    "rename",
+    "replace",
+    "link",
+    "unlink",
+    "remove",
+    "mkdir",
+    "rmdir",
+    "fsync",
+    "write",
+    "writev",
+    "truncate",
+    "fchmod",
+)
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 #: What sys.addaudithook tells of calls that change something; each has to be one that was counted.
-_AUDITED = ("os.rename", "os.link", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "shutil.move")
+_AUDITED = (
+    "os.rename",
+    "os.link",
+    "os.symlink",
+    "os.remove",
+    "os.mkdir",
+    "os.rmdir",
+    "os.truncate",
+    "os.chmod",
+    "shutil.move",
+)
 
 
 class KillPoints:

@@ -139,7 +139,7 @@ def test_each_call_that_matters_is_a_point(place_of, method):
 def test_what_a_killed_process_left_is_swept_after_a_day(place_of):
     place = place_of("C-GET", "swept")
     calls = place.calls()
-    number = next(number for number, call in enumerate(calls, start=1) if call.startswith("link "))
+    number = next(number for number, call in enumerate(calls, start=1) if call.startswith("replace "))
     other = place_of("C-GET", "left")
     assert other.run(at=number, when="before") is None
     (left,) = other.at.root.glob(".dicom/tmp/*.part")
