@@ -14,7 +14,10 @@ export UV_NATIVE_TLS := 1
 export UV_NO_PROGRESS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-ui test test-slow peers qa bench-serving lint docs unit oldest wheel constraints clean
+# Options of `make bench`, e.g. BENCH="--only receive --rounds 3".
+BENCH ?=
+
+.PHONY: help demo demo-ui test test-slow peers qa bench bench-serving lint docs unit oldest wheel constraints clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -33,7 +36,7 @@ $(UV):
 	@mkdir -p .stamps && touch $@
 
 .stamps/develop: pyproject.toml constraints/newest.txt | $(UV)
-	$(UV) pip install --quiet --python $(BIN)/python -c constraints/newest.txt -e '.[demo]' --group test --group lint --group docs
+	$(UV) pip install --quiet --python $(BIN)/python -c constraints/newest.txt -e '.[demo]' --group test --group fuzz --group lint --group docs
 	@mkdir -p .stamps && touch $@ .stamps/demo
 
 .stamps/oldest: pyproject.toml constraints/airflow-$(OLDEST_AIRFLOW).txt | $(UV)
@@ -64,6 +67,9 @@ test-slow: peers .stamps/develop ## the long tests, minutes to hours
 peers: ## install the DICOM peers and the browser that the tests run against (Debian, as root or with CI=true)
 	@scripts/peers
 
+bench: peers .stamps/develop ## side by side with DCMTK in one run, into docs/benchmarks.md; options in BENCH
+	@$(BIN)/python -m benchmarks --docs $(BENCH)
+
 bench-serving: peers .stamps/develop ## how fast the simulator serves, beside DCMTK's dcmqrscp, in one run
 	@$(BIN)/python -m benchmarks.serving
 
@@ -83,5 +89,5 @@ constraints: | $(UV) ## resolve the working sets again
 	@scripts/constraints '$(PYLINAC)'
 
 clean: ## remove all that make has made
-	rm -rf $(VENV) $(OLDEST) $(QA) .stamps .demo .demo-ui dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(OLDEST) $(QA) .stamps .demo .demo-ui .bench dist docs/_build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -27,7 +27,7 @@ import pydicom
 import pynetdicom
 from pydicom import dcmread
 
-from benchmarks import data, processes
+from benchmarks import data, proc, processes
 
 #: Of the daemon's own making (quirks 16 and 23).
 _HABITS = ("SpecificCharacterSet", "InstanceCreationDate", "InstanceCreationTime")
@@ -72,12 +72,18 @@ class Server:
         """Return the processor time so far; DCMTK's children count once their parent has looked for them."""
         if self.name == _DCMTK:
             processes.run("echoscu", "-aet", "BENCH", "-aec", "BENCHQR", "127.0.0.1", str(self.port))
-        return processes.cpu_seconds(self.process)
+        return proc.cpu_seconds(self.process)
 
 
 def main() -> None:
     """Measure, and print a table."""
-    options = _options()
+    try:
+        _run(_options())
+    except processes.ContestantError as error:
+        sys.exit(str(error))
+
+
+def _run(options: argparse.Namespace) -> None:
     processes.needed("dcmqrscp", "storescp", "storescu", "movescu", "getscu", "echoscu")
     memory = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryDirectory(prefix="serving-", dir=memory) as name, ExitStack() as stack:
@@ -180,7 +186,7 @@ def _print(rows: list[Row], servers: list[Server], options: argparse.Namespace) 
         print(row.line())
     print()
     for server in servers:
-        print(f"Largest resident memory of {server.name}: {processes.resident_mb(server.process):.0f} MB.")
+        print(f"Largest resident memory of {server.name}: {proc.resident_mb(server.process):.0f} MB.")
 
 
 def _machine(options: argparse.Namespace) -> Iterator[str]:
