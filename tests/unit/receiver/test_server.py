@@ -365,11 +365,12 @@ def test_who_asks_byte_by_byte_is_closed_in_time(path):
 
 
 def test_many_that_stop_are_all_sent_away_in_time():
+    others = set(threading.enumerate())
     with running(limits=limits(connections=200, connections_per_source=200, association_seconds=1.0)) as server:
         stalled = [connect(server, THREE_BYTES) for _ in range(60)]
         assert all(is_closed(peer) for peer in stalled)
         wait_until(lambda: not server.connections, what="all to be forgotten")
-        assert threads_of_connections() == []
+        assert threads_of_connections() <= others
         for peer in stalled:
             peer.close()
 
@@ -423,8 +424,9 @@ def test_a_connection_does_not_outlive_an_association_that_has_failed(path, monk
 
 
 def threads_of_connections():
+    """Those of other servers, which tests before have left to end by themselves, are among them."""
     wait_until(lambda: not [each for each in threading.enumerate() if each.name == "dicom-connection"])
-    return [each for each in threading.enumerate() if "AcceptorThread" in each.name]
+    return {each for each in threading.enumerate() if "AcceptorThread" in each.name}
 
 
 # TLS
