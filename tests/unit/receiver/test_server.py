@@ -662,7 +662,14 @@ def test_refused_connections_are_told_of_by_a_thread_that_may_wait():
 
 def test_of_a_flood_of_refusals_the_rest_is_counted(monkeypatch, caplog):
     monkeypatch.setattr(refusals, "_WAITING", 3)
-    go_on = threading.Event()
+    go_on, noted = threading.Event(), []
+    at_the_door = refusals.Refusals.at_the_door
+
+    def note(*those):
+        at_the_door(*those)
+        noted.append(those)
+
+    monkeypatch.setattr(refusals.Refusals, "at_the_door", note)
 
     class Slow(Recorder):
         def connected(self, source):
@@ -672,6 +679,8 @@ def test_of_a_flood_of_refusals_the_rest_is_counted(monkeypatch, caplog):
         for _ in range(20):
             with connect(server) as refused:
                 assert is_closed(refused)
+        # A caller sees the end before it is noted here.
+        wait_until(lambda: len(noted) == 20, what="all to be noted")
         go_on.set()
         wait_until(lambda: "more connections were refused" in caplog.text, what="the rest to be told of")
         told = len(server.recorder.refusals)
