@@ -70,14 +70,23 @@ def begun(
         warnings=list(warnings),
     )
     if previous is not None:
-        manifest.attempts = previous.attempts + 1
-        # A try that finds everything held asks nobody: what is known of the peer stays known.
-        manifest.peer = {**previous.peer, **manifest.peer}
-        manifest.requests = previous.requests
-        manifest.fallbacks = previous.fallbacks
-        # Until the new list is there, the account of the earlier try stands: a kill must not lose it.
-        manifest.ledger = previous.ledger.copy()
+        go_on(manifest, previous)
     return manifest
+
+
+def go_on(manifest: Manifest, previous: Manifest) -> None:
+    """Let the manifest of a try go on with what an earlier try wrote.
+
+    :param manifest: that of the try that begins; it has nothing but what is asked for.
+    :param previous: that of the earlier try.
+    """
+    manifest.attempts = previous.attempts + 1
+    # A try that finds everything held asks nobody: what is known of the peer stays known.
+    manifest.peer = {**previous.peer, **manifest.peer}
+    manifest.requests = previous.requests
+    manifest.fallbacks = previous.fallbacks
+    # Until the new list is there, the account of the earlier try stands: a kill must not lose it.
+    manifest.ledger = previous.ledger.copy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

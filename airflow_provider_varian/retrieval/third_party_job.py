@@ -17,7 +17,7 @@ from airflow_provider_varian.errors import CancelledError, DestinationWriteError
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.retrieval.destination import Destination
-from airflow_provider_varian.retrieval.earlier import expectation, is_unfinished
+from airflow_provider_varian.retrieval.earlier import expectation, go_on, is_unfinished
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.listing import Listed, list_expected
@@ -131,14 +131,8 @@ class ThirdPartyJob:
             # Where the paths of verified instances begin; they are not below the manifest's own root.
             place = "verify_path" if self._proof.state is State.VERIFIED else "verify_peer"
             manifest.request[place] = self._proof.where
-        previous = self._previous
-        if previous is not None:
-            manifest.attempts = previous.attempts + 1
-            manifest.peer = {**previous.peer, **manifest.peer}
-            manifest.requests = previous.requests
-            manifest.fallbacks = previous.fallbacks
-            # Until the new list is there, the account of the earlier try stands: a kill must not lose it.
-            manifest.ledger = previous.ledger.copy()
+        if self._previous is not None:
+            go_on(manifest, self._previous)
         return manifest
 
     def _list(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -65,3 +67,20 @@ class Authority:
 
 def _pem(certificate):
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def server_that_demands_ours(folder: Path) -> tuple[ssl.SSLContext, list[str]]:
+    """Return the context of a server that demands a certificate, and the options of a command that has one.
+
+    :param folder: where ``{server,client}.{pem,key}`` and ``ca.pem`` are written.
+    """
+    authority = Authority()
+    for name, issued in (("server", authority.issue("localhost")), ("client", authority.issue("airflow"))):
+        (folder / f"{name}.pem").write_text(issued.certificate)
+        (folder / f"{name}.key").write_text(issued.key)
+    (folder / "ca.pem").write_text(authority.certificate)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    ours = ["--tls", "--tls-certificate", str(folder / "client.pem"), "--tls-private-key", str(folder / "client.key")]
+    return context, ours

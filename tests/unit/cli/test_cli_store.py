@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import ssl
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from support.certificates import Authority
+from support.certificates import server_that_demands_ours
 from support.dicom_files import image_file
 from support.storage_peer import StoragePeer
 
@@ -141,22 +140,9 @@ def test_a_peer_that_refuses_everything_is_told(store, files, peer):
 
 
 def test_tls_carries_it(tmp_path, files, capsys):
-    authority = Authority()
-    for name, issued in (("server", authority.issue("localhost")), ("client", authority.issue("airflow"))):
-        (tmp_path / f"{name}.pem").write_text(issued.certificate)
-        (tmp_path / f"{name}.key").write_text(issued.key)
-    (tmp_path / "ca.pem").write_text(authority.certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.pem")
-    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
-    context.verify_mode = ssl.CERT_REQUIRED
+    context, ours = server_that_demands_ours(tmp_path)
     with StoragePeer(tls=context) as peer:
-        command = ["store", "--peer", f"STORAGE@127.0.0.1:{peer.port}", "--tls", str(files)]
-        command += [
-            "--tls-certificate",
-            str(tmp_path / "client.pem"),
-            "--tls-private-key",
-            str(tmp_path / "client.key"),
-        ]
+        command = ["store", "--peer", f"STORAGE@127.0.0.1:{peer.port}", *ours, str(files)]
         assert main([*command, "--tls-ca-certificate", str(tmp_path / "ca.pem")]) == 0
         assert len(peer.received) == 2
     capsys.readouterr()

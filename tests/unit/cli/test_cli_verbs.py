@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from support.archive import Archive
-from support.certificates import Authority
+from support.certificates import Authority, server_that_demands_ours
 from support.changing_plan import ChangingPlan
 from support.quiet import WITHIN, Clock
 from support.third_party import FilingStation
@@ -66,19 +65,11 @@ def test_a_calling_title_that_is_not_trusted_says_where_to_enter_it(program):
 
 
 def test_tls_takes_its_certificates_from_files(clinic, tmp_path, capsys):
-    authority = Authority()
-    for name, issued in (("server", authority.issue("localhost")), ("client", authority.issue("airflow"))):
-        (tmp_path / f"{name}.pem").write_text(issued.certificate)
-        (tmp_path / f"{name}.key").write_text(issued.key)
-    (tmp_path / "ca.pem").write_text(authority.certificate)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.pem")
-    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
-    context.verify_mode = ssl.CERT_REQUIRED
+    context, ours = server_that_demands_ours(tmp_path)
 
     trusted = [TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=11112)]
     with SimulatedDaemon(clinic, trusted=trusted, ssl_context=context) as daemon:
-        peer = ("echo", "--peer", f"VMSDBD@127.0.0.1:{daemon.address[1]}", "--tls")
-        ours = ("--tls-certificate", str(tmp_path / "client.pem"), "--tls-private-key", str(tmp_path / "client.key"))
+        peer = ("echo", "--peer", f"VMSDBD@127.0.0.1:{daemon.address[1]}")
         assert main([*peer, *ours, "--tls-ca-certificate", str(tmp_path / "ca.pem")]) == 0
         # An authority that is not ours: the handshake fails, and nothing falls back to clear text.
         (tmp_path / "other.pem").write_text(Authority("Other").certificate)
