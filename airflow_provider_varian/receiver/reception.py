@@ -9,8 +9,8 @@ from airflow_provider_varian.dimse.sink import StorageSink, StoreRequest
 from airflow_provider_varian.receiver.connections import Connection
 from airflow_provider_varian.receiver.head import Head
 from airflow_provider_varian.receiver.observer import Ending, Observer, Refusal
-from airflow_provider_varian.receiver.spool import SpooledObject
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
+from airflow_provider_varian.receiver.spooled import SpooledObject
 
 
 class Reception(storage.StoreObserver):

@@ -30,63 +30,20 @@ import fcntl
 import hashlib
 import logging
 import os
-import secrets
 import shutil
-import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from airflow_provider_varian.errors import ReceiverUnavailableError
-from airflow_provider_varian.receiver.file_meta import FileMeta, read_file_meta
+from airflow_provider_varian.receiver.file_meta import FileMeta
+from airflow_provider_varian.receiver.folders import make_private_folder, sync_folder
 from airflow_provider_varian.receiver.head import DataSetError
-from airflow_provider_varian.receiver.writers import OWNER_DIGITS, Writers
+from airflow_provider_varian.receiver.spooled import SpooledObject, receipt_of, spooled, unique_part
+from airflow_provider_varian.receiver.writers import Writers
 from airflow_provider_varian.uids import is_uid
 
 logger = logging.getLogger(__name__)
-
-_SUFFIX: Final = ".dcm"
-_TIME_DIGITS: Final = 16
-_RANDOM_DIGITS: Final = 8
-_UNIQUE_DIGITS: Final = OWNER_DIGITS + _TIME_DIGITS + _RANDOM_DIGITS
-_RECEIPT_BYTES: Final = 4096
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpooledObject:
-    """A durable object in the spool.
-
-    :param path: where it lies.
-    :param sop_instance_uid: which object it is.
-    """
-
-    path: Path
-    sop_instance_uid: str
-
-    @property
-    def owner(self) -> str:
-        """The name of the writer that received it."""
-        return _unique_of(self.path)[:OWNER_DIGITS]
-
-    @property
-    def begun(self) -> float | None:
-        """When its reception began, in seconds since the epoch; ``None`` when its name does not tell."""
-        unique = _unique_of(self.path)
-        if len(unique) != _UNIQUE_DIGITS:
-            return None  # of an earlier version
-        try:
-            return int(unique[OWNER_DIGITS : OWNER_DIGITS + _TIME_DIGITS], 16) / 1e9
-        except ValueError:
-            return None
-
-    def receipt(self) -> FileMeta:
-        """Read who sent it, and in which transfer syntax.
-
-        :raises DataSetError: when the file has no receipt.
-        :raises OSError: when it cannot be read.
-        """
-        return _receipt(self.path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +116,7 @@ class Spool:
             fragments = [path for name in self._writers.standing() for path in self._writers.fragments(name)]
         for path in fragments:
             with contextlib.suppress(DataSetError, OSError):
-                yield _receipt(path)
+                yield receipt_of(path)
 
     def free_bytes(self) -> int:
         """Return how much this process may still write to the spool's file system.
@@ -175,8 +132,10 @@ class Spool:
         Made when first needed, one writer could acknowledge an object in a shard whose own entry another
         writer has made but not yet synced.
         """
+        there = set(os.listdir(self.new))
         for shard in self._shards:
-            shard.mkdir(mode=0o700, exist_ok=True)
+            if shard.name not in there:
+                shard.mkdir(mode=0o700, exist_ok=True)
         sync_folder(self.new)
 
     def shard(self, sop_instance_uid: str) -> Path:
@@ -240,10 +199,18 @@ class Spool:
         writer = item.owner
         return writer == owner or self._writers.is_standing(writer) or not self._writers.lives(writer)
 
-    def take(self, retrieval_id: str, item: SpooledObject) -> SpooledObject | None:
-        """Claim one object for a retrieval, by rename; ``None`` when somebody else was faster."""
+    def take(self, retrieval_id: str, item: SpooledObject, *, durably: bool = False) -> SpooledObject | None:
+        """Claim one object for a retrieval, by rename; ``None`` when somebody else was faster.
+
+        :param durably: make its new place durable too. For what another process received: when it is claimed before
+            that one has synced the folder, what is synced then is a folder in which it is not any more.
+        """
         with self.usable():
-            return _move(item, self._claim_folder(retrieval_id))
+            folder = self._claim_folder(retrieval_id)
+            moved = _move(item, folder)
+            if moved and durably:
+                sync_folder(folder)
+            return moved
 
     def adopt(self, retrieval_id: str, source: Path, name: str) -> SpooledObject:
         """Make a durable file of one's own an object that a retrieval has claimed, durably.
@@ -282,6 +249,8 @@ class Spool:
                     free[item.owner] = self.may_claim(item, owner=owner)
                 if free[item.owner] and (moved := _move(item, folder)):
                     taken.append(moved)
+            if taken:
+                sync_folder(folder)  # see :meth:`take`
         return taken
 
     def claimed(self, retrieval_id: str) -> list[SpooledObject]:
@@ -364,8 +333,8 @@ class Owner:
     descriptor: int
 
     def unique(self) -> str:
-        """Return the unique part of a new name: the writer, the time in nanoseconds, and chance."""
-        return f"{self.name}{time.time_ns():0{_TIME_DIGITS}x}{secrets.token_hex(_RANDOM_DIGITS // 2)}"
+        """Return the unique part of a new name."""
+        return unique_part(self.name)
 
     def close(self) -> None:
         """End: remaining fragments are removed, what was received is anybody's. May be called twice."""
@@ -375,42 +344,6 @@ class Owner:
             shutil.rmtree(self.folder, ignore_errors=True)
             Writers.leave(self.name, self.descriptor)
             self.descriptor = -1
-
-
-def make_private_folder(folder: Path) -> None:
-    """Create a folder (0700) with its parents, durably; harmless when it exists."""
-    if folder.is_dir():
-        return
-    make_private_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the entries of a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def spooled(path: Path) -> SpooledObject | None:
-    """Return the object that a file of a spool is, told by its name alone; ``None`` when it is none."""
-    if not path.name.endswith(_SUFFIX):
-        return None
-    uid, dot, _ = path.name.removesuffix(_SUFFIX).rpartition(".")
-    return SpooledObject(path=path, sop_instance_uid=uid) if dot and is_uid(uid) else None
-
-
-def _unique_of(path: Path) -> str:
-    return path.name.removesuffix(_SUFFIX).rpartition(".")[2]
-
-
-def _receipt(path: Path) -> FileMeta:
-    with path.open("rb") as file:
-        return read_file_meta(file.read(_RECEIPT_BYTES))
 
 
 def _move(item: SpooledObject, folder: Path) -> SpooledObject | None:

@@ -18,6 +18,7 @@ from typing import Final
 
 from airflow_provider_varian.dimse.sink import IncomingObject, StorageRefused, StorageSink, StoreRequest
 from airflow_provider_varian.receiver.file_meta import encode_file_meta
+from airflow_provider_varian.receiver.folders import sync_folder
 from airflow_provider_varian.receiver.head import (
     HEAD_BYTES,
     UNREADABLE_TRANSFER_SYNTAXES,
@@ -25,7 +26,8 @@ from airflow_provider_varian.receiver.head import (
     Head,
     parse_head,
 )
-from airflow_provider_varian.receiver.spool import Owner, Spool, SpooledObject, sync_folder
+from airflow_provider_varian.receiver.spool import Owner, Spool
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.uids import is_uid
 
 logger = logging.getLogger(__name__)

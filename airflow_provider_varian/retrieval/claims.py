@@ -13,7 +13,8 @@ from collections.abc import Callable, Collection, Iterator
 
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.receiver.head import DataSetError
-from airflow_provider_varian.receiver.spool import Owner, Spool, SpooledObject
+from airflow_provider_varian.receiver.spool import Owner, Spool
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.addressee import was_sent_to
 from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.wanted import SpoolDocuments, Wanted

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError
 from airflow_provider_varian.retrieval.local_store import LocalStore
 from airflow_provider_varian.retrieval.remote_store import RemoteStore
-from airflow_provider_varian.retrieval.verify import FileState
+from airflow_provider_varian.retrieval.verify import Given
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -101,21 +101,38 @@ class Destination:
         """Return the size in bytes of what is held under a relative path; ``None`` when nothing is."""
         return self._store.size(_checked(relative))
 
-    def publish(self, source: Path, relative: PurePosixPath, *, sha256: str, given: FileState | None = None) -> bool:
+    def publish(
+        self,
+        source: Path,
+        relative: PurePosixPath,
+        *,
+        sha256: str,
+        given: Given | None = None,
+        later: bool = False,
+    ) -> bool:
         """Write an object under its final name, once.
 
-        :param source: a whole, durable file.
+        :param source: a whole file.
         :param relative: its path below the root.
         :param sha256: what the written file must hash to.
-        :param given: the source as it was when it was hashed, where nobody writes to it any more and it is removed
-            afterwards: then a local destination on its file system gives it the final name instead of copying it. The
-            published file is as a new one there either way.
+        :param given: the source, where it may be given away: then a local destination on its file system gives it the
+            final name instead of copying it. The published file is as a new one there either way.
+        :param later: whether it is enough that the final name is durable after :meth:`sync`, or after the next
+            :meth:`write_text`: a local destination then syncs a folder once for all that was published into it.
         :return: False when something is there already; nothing is changed then.
         :raises DestinationWriteError: when it cannot be written, or reads back differently.
         """
         if isinstance(self._store, LocalStore):
-            return self._store.publish(source, _checked(relative), sha256, given=given)
+            return self._store.publish(source, _checked(relative), sha256, given=given, later=later)
         return self._store.publish(source, _checked(relative), sha256)
+
+    def sync(self) -> None:
+        """Make durable what was published to be so later.
+
+        :raises DestinationWriteError: when that fails; it is tried again the next time.
+        """
+        if isinstance(self._store, LocalStore):
+            self._store.sync()
 
     def replace(
         self, source: Path, relative: PurePosixPath, *, sha256: str, instead_of: str, pause: Pause = time.sleep
@@ -197,7 +214,7 @@ class Destination:
         return self._store.read_text(_checked(relative))
 
     def write_text(self, relative: PurePosixPath, text: str) -> None:
-        """Replace a text file below the root, whole or not at all."""
+        """Replace a text file below the root, whole or not at all, after what it may tell of is durable."""
         self._store.write_text(_checked(relative), text)
 
     def random_id(self) -> str:

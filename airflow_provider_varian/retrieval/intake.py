@@ -6,18 +6,16 @@ Runs in one thread, the retrieval's. Receivers only put what arrived into a queu
 from __future__ import annotations
 
 import logging
-import math
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import DestinationWriteError, DicomError
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.head import DataSetError, Head
-from airflow_provider_varian.receiver.spool import SpooledObject
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.arrivals import Arrivals
 from airflow_provider_varian.retrieval.claims import Claims
 from airflow_provider_varian.retrieval.conflicts import conflict_path
@@ -25,18 +23,15 @@ from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.held import Held, enter_conflicts, values_of
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
+from airflow_provider_varian.retrieval.letting_go import LettingGo
 from airflow_provider_varian.retrieval.outcome import State
 from airflow_provider_varian.retrieval.reception import Reception
 from airflow_provider_varian.retrieval.revision import REVISION_KEYWORDS, Verdict, judge_revision, revision_in
-from airflow_provider_varian.retrieval.verify import Inspection, inspect, same_content
+from airflow_provider_varian.retrieval.verify import Given, Inspection, inspect, same_content
 from airflow_provider_varian.retrieval.versions import Versions
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
 logger = logging.getLogger(__name__)
-
-#: The manifest is as long as the list: it is written for so many objects together, or as many as come in so long.
-_TOGETHER: Final = 100
-_TOGETHER_SECONDS: Final = 2.0
 
 
 class Intake:
@@ -82,15 +77,12 @@ class Intake:
         self._profile = profile
         self._held = held
         self._versions = versions
-        self._on_fetched = on_fetched
         self._cancellation = cancellation
         #: For C-GET.
         self.own_sink = reception.own_sink
         #: Series and studies that were asked for as a whole: what else comes of them is taken too.
         self.whole: set[str] = set()
-        #: Published, and let go of when the manifest says so; and since when the first of them waits for that.
-        self._told: list[SpooledObject] = []
-        self._told_since = 0.0
+        self._letting_go = LettingGo(self._spool, destination, on_fetched)
         #: Claimed while the peer was still sending, and not yet looked at.
         self._waiting: deque[SpooledObject] = deque()
         #: What is read of each object's head.
@@ -99,7 +91,7 @@ class Intake:
     def close(self) -> None:
         """End: what is not claimed is anybody's."""
         try:
-            self._let_go_of_told()
+            self._letting_go.all()
         except DicomError as error:
             logger.warning("What was published stays claimed in the spool: %s", error)
         finally:
@@ -111,7 +103,7 @@ class Intake:
 
         Which those are: :class:`.claims.Claims`.
         """
-        self._let_go_of_told()
+        self._letting_go.all()
         for entry in self._ledger.entries.values():
             if entry.is_here and entry.older:
                 # Another retrieval has filed the newer version under another path.
@@ -131,8 +123,8 @@ class Intake:
         """
         self._claim_received()
         while self._waiting:
-            self._take_first(_TOGETHER_SECONDS)
-        self._let_go_if_due()
+            self._take_first(is_hurried=True)
+        self._letting_go.if_due()
         self._take_each(self._arrivals.take(now=now))
 
     def take_meanwhile(self) -> bool:
@@ -147,15 +139,15 @@ class Intake:
         if not self._waiting:
             return False
         # A slow peer is no reason to write the manifest more often.
-        self._take_first(math.inf)
+        self._take_first(is_hurried=False)
         return True
 
-    def _take_first(self, seconds: float) -> None:
+    def _take_first(self, *, is_hurried: bool) -> None:
         """Take the first of what waits; after an error the rest stays claimed, for the retry."""
         try:
             self._cancellation.raise_if_cancelled()
             self._take(self._waiting.popleft(), is_leftover=False)
-            self._let_go_if_due(seconds)
+            self._letting_go.if_due(is_hurried=is_hurried)
         except BaseException:
             self._waiting.clear()
             raise
@@ -174,19 +166,8 @@ class Intake:
         for item in items:
             self._cancellation.raise_if_cancelled()
             self._take(item, is_leftover=leftovers)
-            self._let_go_if_due()
-        self._let_go_if_due()
-
-    def _let_go_if_due(self, seconds: float = _TOGETHER_SECONDS) -> None:
-        if len(self._told) >= _TOGETHER or (self._told and time.monotonic() - self._told_since > seconds):
-            self._let_go_of_told()
-
-    def _let_go_of_told(self) -> None:
-        """Let go of what only the manifest tells of, after that was written."""
-        if self._told:
-            self._on_fetched()
-            while self._told:
-                self._spool.let_go(self._told.pop())
+            self._letting_go.if_due()
+        self._letting_go.if_due()
 
     def _belongs(self, head: Head) -> bool:
         return head.series_instance_uid in self.whole or head.study_instance_uid in self.whole
@@ -220,10 +201,9 @@ class Intake:
                 self._ledger.arrived.add(item.sop_instance_uid)
             if self._is_told_by_the_ledger_alone(item, entry, inspection):
                 # Before the spool lets go of it: a kill in between leaves one of the two to tell the retry.
-                self._told_since = self._told_since if self._told else time.monotonic()
-                self._told.append(item)
+                self._letting_go.when_told(item)
                 return
-        self._spool.let_go(item)
+        self._letting_go.when_durable(item)
 
     def _is_told_by_the_ledger_alone(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> bool:
         if not entry.is_here:
@@ -268,7 +248,7 @@ class Intake:
 
     def _publish(self, item: SpooledObject, entry: Entry, inspection: Inspection, *, is_leftover: bool) -> None:
         path = self._path(item, entry, inspection)
-        if self._destination.publish(item.path, path, sha256=inspection.sha256_file, given=inspection.file):
+        if self._file(item, path, inspection):
             _enter(entry, path, inspection)
         elif not self._compare(item, entry, inspection, path, is_leftover=is_leftover):
             return
@@ -276,6 +256,11 @@ class Intake:
         if entry.older:
             self._versions.retire(entry, pause=self._cancellation.pause)
         self._held.look_beside(entry)
+
+    def _file(self, item: SpooledObject, path: PurePosixPath, inspection: Inspection) -> bool:
+        # What others received may have been told not to be durable.
+        given = Given(inspection.file, is_durable=item.owner == self._reception.owner.name)
+        return self._destination.publish(item.path, path, sha256=inspection.sha256_file, given=given, later=True)
 
     def _path(self, item: SpooledObject, entry: Entry, inspection: Inspection) -> PurePosixPath:
         """Return where an object belongs: where what came before under its UID lies, whatever the layout says now."""
@@ -301,7 +286,7 @@ class Intake:
             entry.held = self._versions.is_in_doubt(entry.sop_instance_uid)
         if not same:
             other = conflict_path(path, inspection.sha256_data_set)
-            self._destination.publish(item.path, other, sha256=inspection.sha256_file, given=inspection.file)
+            self._file(item, other, inspection)
             logger.warning("Object %s came with other content than what is held; both are kept", entry.sop_instance_uid)
             entry.path = entry.path or str(path)
             enter_conflicts(entry, [other])

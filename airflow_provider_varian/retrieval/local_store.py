@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from airflow_provider_varian.errors import DestinationWriteError
-from airflow_provider_varian.receiver.spool import sync_folder
-from airflow_provider_varian.retrieval.verify import FileState, sha256_of
+from airflow_provider_varian.receiver.folders import sync_folder
+from airflow_provider_varian.retrieval.verify import FileState, Given, sha256_of
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import Pause
@@ -65,6 +65,8 @@ class LocalStore:
         #: What our new files are like; not yet known.
         self._new_file: _Attributes | None = None
         self._may_link = True
+        #: Folders with entries that are not durable yet.
+        self._unsynced: set[Path] = set()
 
     def uri(self, relative: PurePosixPath) -> str:
         """Return the absolute path."""
@@ -107,24 +109,44 @@ class LocalStore:
                 return None
             return found.st_size if stat.S_ISREG(found.st_mode) else None
 
-    def publish(self, source: Path, relative: PurePosixPath, sha256: str, *, given: FileState | None = None) -> bool:
+    def publish(
+        self, source: Path, relative: PurePosixPath, sha256: str, *, given: Given | None = None, later: bool = False
+    ) -> bool:
         """Give a file its final path durably; see :meth:`.destination.Destination.publish`."""
         with self._using():
             final = self.path(relative)
-            if final.exists():
-                # Whoever linked it may have died before its folder was synced, and the caller lets go of its copy.
+            is_new = not final.exists() and self._published(source, final, sha256, given)
+            # Also where it was there already: whoever linked it may have died before its folder was synced, and the
+            # caller lets go of its copy.
+            if later:
+                self._unsynced.add(final.parent)
+            else:
                 sync_folder(final.parent)
-                return False
-            make_folder(final.parent)
-            linked = self._linked(source, final, given) if given is not None and self._may_link else None
-            if linked is None:
-                with self._temporary() as temporary:
-                    self._write(source, temporary, sha256)
-                    linked = _link(temporary, final)
-            sync_folder(final.parent)
-            return linked
+            return is_new
 
-    def _linked(self, source: Path, final: Path, given: FileState) -> bool | None:
+    def _published(self, source: Path, final: Path, sha256: str, given: Given | None) -> bool:
+        make_folder(final.parent)
+        linked = self._linked(source, final, given) if given is not None and self._may_link else None
+        if linked is None:
+            with self._temporary() as temporary:
+                self._write(source, temporary, sha256)
+                linked = _link(temporary, final)
+        return linked
+
+    def sync(self) -> None:
+        """Make durable what was published to be so later."""
+        with self._using():
+            self._sync()
+
+    def _sync(self) -> None:
+        while self._unsynced:
+            folder = next(iter(self._unsynced))
+            # One that was removed since, with what was in it, has nothing to keep.
+            with contextlib.suppress(FileNotFoundError):
+                sync_folder(folder)
+            self._unsynced.discard(folder)
+
+    def _linked(self, source: Path, final: Path, given: Given) -> bool | None:
         """Give a file that was hashed its final name as well, once; ``None`` when it has to be copied.
 
         It has to where a name of it cannot be had here, where it would not be like a new file here (its owner, say, or
@@ -138,11 +160,13 @@ class LocalStore:
             there = os.fstat(descriptor)
             like_new = _Attributes.of(descriptor)._replace(mode=self._new_file.mode) == self._new_file
             # A file of two names is not ours alone.
-            if not like_new or self._new_file.extended is None or there.st_nlink != 1 or FileState.of(there) != given:
+            is_ours = there.st_nlink == 1 and FileState.of(there) == given.file
+            if not like_new or self._new_file.extended is None or not is_ours:
                 return None
             if stat.S_IMODE(there.st_mode) != self._new_file.mode:
                 os.fchmod(descriptor, self._new_file.mode)
-            os.fsync(descriptor)
+            if not given.is_durable:
+                os.fsync(descriptor)
             try:
                 os.link(source, final)
             except FileExistsError:
@@ -152,7 +176,7 @@ class LocalStore:
                     raise
                 self._may_link = False
                 return None
-            if FileState.of(os.fstat(descriptor)) != given or FileState.of(os.lstat(final)) != given:
+            if FileState.of(os.fstat(descriptor)) != given.file or FileState.of(os.lstat(final)) != given.file:
                 final.unlink()
                 raise self._reads_differently()
             return True
@@ -251,8 +275,9 @@ class LocalStore:
                 return None
 
     def write_text(self, relative: PurePosixPath, text: str, *, replace: bool = True) -> None:
-        """Write a text file durably; see :class:`.destination.Store`."""
+        """Write a text file durably, after what it may tell of; see :class:`.destination.Store`."""
         with self._using():
+            self._sync()
             final = self.path(relative)
             make_folder(final.parent)
             with self._temporary() as temporary:

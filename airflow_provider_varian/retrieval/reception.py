@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from airflow_provider_varian.receiver.head import Head
-from airflow_provider_varian.receiver.spool import Owner, Spool, SpooledObject
+from airflow_provider_varian.receiver.spool import Owner, Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
+from airflow_provider_varian.receiver.spooled import SpooledObject
 
 
 class Received(NamedTuple):

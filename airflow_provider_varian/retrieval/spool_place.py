@@ -14,7 +14,8 @@ from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
 from airflow_provider_varian.receiver.file_meta import read_file_meta
 from airflow_provider_varian.receiver.head import HEAD_BYTES, DataSetError, Head, parse_head
-from airflow_provider_varian.receiver.spool import Spool, SpooledObject
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.addressee import was_sent_to
 from airflow_provider_varian.retrieval.standing_arrivals import Copy
 from airflow_provider_varian.uids import CHANGING_STORAGE
@@ -44,6 +45,8 @@ class SpoolPlace:
     lag_seconds = 0.0
     unseen_seconds = 0.0
     skew_seconds = 0.0
+    #: What was received is to be seen at once.
+    progress = None
 
     def __init__(
         self,
@@ -121,7 +124,7 @@ class SpoolPlace:
         """Claim a copy by a rename; see :class:`.standing_arrivals.Place`."""
         folder = self._spool.shard(copy.sop_instance_uid)
         item = SpooledObject(path=folder / copy.name, sop_instance_uid=copy.sop_instance_uid)
-        return self._spool.take(self._id, item)
+        return self._spool.take(self._id, item, durably=True)
 
     def resume(self) -> None:
         """Nothing is left to do: a claim is one rename."""

@@ -47,6 +47,17 @@ class FileState(NamedTuple):
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
+class Given(NamedTuple):
+    """A file that a destination may keep as it is: nobody writes to it any more, and it is removed afterwards.
+
+    :param file: which file it is, as it was when it was hashed.
+    :param is_durable: whether its content is on the disk, for certain.
+    """
+
+    file: FileState
+    is_durable: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Excerpt:
     """Some elements of a data set's head, encoded as they came.

@@ -20,8 +20,9 @@ from airflow_provider_varian.dimse.sink import StorageRefused, StoreRequest
 from airflow_provider_varian.errors import ReceiverUnavailableError
 from airflow_provider_varian.receiver import spool as spool_module
 from airflow_provider_varian.receiver import writers
-from airflow_provider_varian.receiver.spool import Spool, spooled
+from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
+from airflow_provider_varian.receiver.spooled import spooled
 from airflow_provider_varian.uids import (
     DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLEMENTATION_CLASS_UID,
@@ -410,6 +411,21 @@ def test_a_file_of_ones_own_becomes_a_claimed_object_durably(spool, monkeypatch)
         assert trace.calls[-1][1] == item.path.parent
     assert [each.path for each in spool.claimed("r-1")] == [item.path]
     assert item.path.read_bytes() == b"content"
+
+
+def test_a_claim_of_what_another_process_received_is_durable(spool, put, monkeypatch):
+    with SpoolSink(spool, standing=True) as sink:
+        put(sink)
+        (item,) = spool.unclaimed()
+        trace = Trace(monkeypatch)
+        taken = spool.take("r-1", item, durably=True)
+        assert trace.calls[-1] == ("fsync", taken.path.parent)
+        assert spool.take("r-2", item, durably=True) is None, "somebody else was faster"
+        monkeypatch.undo()
+        put(sink)
+        trace = Trace(monkeypatch)
+        (taken,) = spool.claim("r-1", {UID})
+        assert trace.calls[-1] == ("fsync", taken.path.parent)
 
 
 def test_a_sweep_leaves_the_living_alone(spool):

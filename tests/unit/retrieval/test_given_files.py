@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_varian.errors import DestinationWriteError
 from airflow_provider_varian.retrieval import local_store
 from airflow_provider_varian.retrieval.destination import Destination
-from airflow_provider_varian.retrieval.verify import FileState
+from airflow_provider_varian.retrieval.verify import FileState, Given
 
 REL = PurePosixPath("1.2/1.2.3/RTIMAGE.1.2.3.4.dcm")
 CONTENT = b"object" * 1000
@@ -35,9 +35,9 @@ def root(tmp_path):
     return tmp_path / "out"
 
 
-def publish(root, source, relative=REL, *, destination=None, given=None):
-    given = given or FileState.of(source.stat())
-    return (destination or Destination(root)).publish(source, relative, sha256=SHA256, given=given)
+def publish(root, source, relative=REL, *, destination=None, given=None, is_durable=False, later=False):
+    given = Given(given or FileState.of(source.stat()), is_durable)
+    return (destination or Destination(root)).publish(source, relative, sha256=SHA256, given=given, later=later)
 
 
 def is_linked(root, source):
@@ -169,26 +169,78 @@ def test_a_file_that_changed_since_it_was_hashed_is_not_published(root, source, 
     assert not (root / REL).exists()
 
 
-def test_it_is_durable_before_it_has_its_name_and_its_name_before_it_is_said(root, source, monkeypatch):
-    calls = []
-    fsync, link, fchmod = os.fsync, os.link, os.fchmod
+@pytest.fixture
+def calls(monkeypatch):
+    """What is done to which file, or folder, in order."""
+    done = []
 
     def note(name, call):
         def noted(*arguments):
             call(*arguments)
             where = arguments[0]
             path = Path(os.readlink(f"/proc/self/fd/{where}")) if isinstance(where, int) else Path(arguments[1])
-            calls.append((name, path))
+            done.append((name, path))
 
         return noted
 
-    for name, call in (("fsync", fsync), ("link", link), ("fchmod", fchmod)):
-        monkeypatch.setattr(os, name, note(name, call))
+    for name in ("fsync", "link", "fchmod"):
+        monkeypatch.setattr(os, name, note(name, getattr(os, name)))
+    return done
+
+
+def test_it_is_durable_before_it_has_its_name_and_its_name_before_it_is_said(root, source, calls):
     assert publish(root, source)
     linked = calls.index(("link", root / REL))
     assert calls[linked - 1] == ("fsync", source)
     assert ("fchmod", source) in calls[: linked - 1], "a kill leaves no file that others cannot read"
     assert calls[linked + 1 :] == [("fsync", (root / REL).parent)]
+
+
+def test_what_is_durable_for_certain_is_not_synced_again(root, source, calls):
+    assert publish(root, source, is_durable=True)
+    assert ("fsync", source) not in calls
+    assert calls[-2:] == [("link", root / REL), ("fsync", (root / REL).parent)]
+
+
+@pytest.mark.parametrize("tells", ["sync", "write_text"])
+def test_names_of_many_are_made_durable_at_once_and_before_anything_tells_of_them(root, source, calls, tells):
+    destination = Destination(root)
+    assert publish(root, source, destination=destination, later=True)
+    assert publish(root, source, destination=destination, later=True) is False
+    assert calls[-1] == ("link", root / REL), "its name is not durable yet"
+    calls.clear()
+    if tells == "sync":
+        destination.sync()
+    else:
+        destination.write_text(PurePosixPath("told.json"), "{}")
+    assert calls[0] == ("fsync", (root / REL).parent)
+    assert [call for call in calls if call[1] == (root / REL).parent] == calls[:1]
+    destination.sync()
+    assert [call for call in calls if call[1] == (root / REL).parent] == calls[:1], "once is enough"
+
+
+def test_what_could_not_be_made_durable_is_tried_again(root, source, monkeypatch):
+    destination, tried = Destination(root), []
+
+    def failing(folder):
+        tried.append(folder)
+        if len(tried) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+
+    assert publish(root, source, destination=destination, later=True)
+    monkeypatch.setattr(local_store, "sync_folder", failing)
+    with pytest.raises(DestinationWriteError, match="Input/output error"):
+        destination.sync()
+    destination.sync()
+    assert tried == [(root / REL).parent] * 2
+
+
+def test_a_folder_that_is_gone_needs_no_sync(root, source):
+    destination = Destination(root)
+    assert publish(root, source, destination=destination, later=True)
+    (root / REL).unlink()
+    (root / REL).parent.rmdir()
+    destination.sync()
 
 
 def test_links_inside_the_destination_are_followed_and_those_out_of_it_are_not(root, source, tmp_path):

@@ -17,7 +17,7 @@ from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.retrieval import intake
+from airflow_provider_varian.retrieval import intake, letting_go
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.manifest import Manifest
 from airflow_provider_varian.retrieval.outcome import Outcome
@@ -144,10 +144,7 @@ def test_a_cancellation_files_nothing_more_and_keeps_what_came(sending, monkeypa
 
 
 def test_a_kill_between_the_new_name_and_the_end_of_the_old_one_leaves_one_object(sending, monkeypatch):
-    names = []
-
     def dying(spool, item):
-        names.append(item.path)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -155,6 +152,7 @@ def test_a_kill_between_the_new_name_and_the_end_of_the_old_one_leaves_one_objec
         with pytest.raises(Killed):
             sending.run()
     finals = list(sending.root.glob("*/*/*.dcm"))
+    names = list((sending.spool / "claimed").glob("*/*.dcm"))
     assert len(finals) == len(names) > 0
     assert {path.stat().st_ino for path in finals} == {path.stat().st_ino for path in names}, "each has two names"
     here = set(filed(sending))
@@ -173,7 +171,7 @@ def test_the_manifest_is_not_written_more_often_for_a_slow_peer(sending, monkeyp
         written.append(manifest)
         write(manifest, destination)
 
-    monkeypatch.setattr(intake, "_TOGETHER_SECONDS", 0.0)
+    monkeypatch.setattr(letting_go, "_TOGETHER_SECONDS", 0.0)
     monkeypatch.setattr(intake.Intake, "_is_told_by_the_ledger_alone", lambda *_: True)
     monkeypatch.setattr(Manifest, "write", counting)
     at_last = []

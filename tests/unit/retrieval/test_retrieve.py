@@ -34,7 +34,7 @@ from airflow_provider_varian.errors import (
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.receiver.head import DataSetError
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.retrieval import intake
+from airflow_provider_varian.retrieval import intake, letting_go, local_store
 from airflow_provider_varian.retrieval.audit import audit
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
@@ -81,6 +81,32 @@ def test_a_series_is_moved_verified_and_filed(clinic, images):
     assert clinic.archive.asked() == ["SERIES"]
     assert spooled(clinic) == []
     assert not is_listening(clinic.port)
+
+
+def test_a_folder_is_synced_for_many_images_together(clinic, monkeypatch):
+    sync, synced = local_store.sync_folder, []
+
+    def noted(folder):
+        synced.append(folder)
+        sync(folder)
+
+    monkeypatch.setattr(local_store, "sync_folder", noted)
+    monkeypatch.setattr(letting_go, "_TOGETHER_SECONDS", 600.0)
+    clinic.run()
+    (series,) = {path.parent for path in filed(clinic)}
+    assert 1 <= synced.count(series) < 5
+
+
+def test_what_a_task_received_itself_is_durable_and_not_synced_again(clinic, monkeypatch):
+    publish, given = Destination.publish, []
+
+    def noted(destination, *args, **kwargs):
+        given.append(kwargs["given"].is_durable)
+        return publish(destination, *args, **kwargs)
+
+    monkeypatch.setattr(Destination, "publish", noted)
+    clinic.run()
+    assert given == [True] * 5
 
 
 def test_the_manifest_accounts_for_each_instance_and_names_no_patient(clinic):

@@ -15,6 +15,7 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import TlsSettings
 from airflow_provider_varian.errors import CancelledError, ConfigurationError, ReceiverUnavailableError
+from airflow_provider_varian.receiver import spool
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.receiver.writers import Writers
@@ -56,6 +57,16 @@ def plan(number, **attributes):
 
 IMAGE, OTHER, PLAN = rt_image(1), rt_image(2), plan(3)
 UID = str(IMAGE.SOPInstanceUID)
+
+
+def test_what_is_claimed_is_claimed_durably(shared, monkeypatch):
+    synced = []
+    monkeypatch.setattr(spool, "sync_folder", synced.append)
+    first = shared.sharer("first", IMAGE).ask(IMAGE)
+    shared.send(IMAGE)
+    synced.clear()
+    assert first.look() == [UID]
+    assert shared.spool.root / "claimed" / "first" in synced
 
 
 # Two that want the same

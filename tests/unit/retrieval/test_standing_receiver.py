@@ -89,6 +89,18 @@ def test_a_series_comes_through_it_without_a_port_of_ours(standing):
     assert not standing.spool.exists()
 
 
+def test_what_a_receiver_took_that_may_not_have_synced_is_synced_before_it_is_filed(standing, monkeypatch):
+    publish, given = Destination.publish, []
+
+    def noted(destination, *args, **kwargs):
+        given.append(kwargs["given"].is_durable)
+        return publish(destination, *args, **kwargs)
+
+    monkeypatch.setattr(Destination, "publish", noted)
+    assert standing.run().outcome is Outcome.COMPLETE
+    assert given == [False] * 5
+
+
 def test_what_is_late_is_waited_for(standing):
     standing.archive.late = {uid(2), uid(4)}
     result = standing.run(settle_seconds=5.0)

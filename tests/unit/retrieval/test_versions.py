@@ -25,7 +25,7 @@ from airflow_provider_varian.errors import CancelledError, ConfigurationError, D
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
-from airflow_provider_varian.retrieval import intake, local_store, versions
+from airflow_provider_varian.retrieval import intake, letting_go, local_store, versions
 from airflow_provider_varian.retrieval.audit import audit
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.ledger import Entry
@@ -517,8 +517,8 @@ def test_the_manifest_is_written_for_many_objects_together_before_the_spool_lets
 
         return run
 
-    monkeypatch.setattr(intake, "_TOGETHER", together)
-    monkeypatch.setattr(intake, "_TOGETHER_SECONDS", seconds)
+    monkeypatch.setattr(letting_go, "_TOGETHER", together)
+    monkeypatch.setattr(letting_go, "_TOGETHER_SECONDS", seconds)
     monkeypatch.setattr(intake.Intake, "take_meanwhile", lambda intake: False)
     for owner, name in ((Destination, "publish"), (Spool, "let_go")):
         monkeypatch.setattr(owner, name, noted(name, getattr(owner, name)))
@@ -566,7 +566,7 @@ def test_what_a_killed_try_filed_is_not_asked_for_again_told_or_not(plans, monke
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, dying)
         if name == "publish":
-            patch.setattr(intake.Intake, "_let_go_of_told", lambda intake: None)
+            patch.setattr(letting_go.LettingGo, "all", lambda held: None)
         with pytest.raises(Killed):
             plans.run()
     plans.archive.sent.clear()
