@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_varian.cli.arguments import days, port_number
-from airflow_provider_varian.cli.receiver_options import read_text
-from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.cli.arguments import days, port_number, positive
+from airflow_provider_varian.cli.audit_options import add_audit_arguments, audit_sink
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
 
     from airflow_provider_varian.receiver.audit import AuditTrail
-    from airflow_provider_varian.receiver.audit_sinks import AuditSink
     from airflow_provider_varian.receiver.metrics import Metrics
     from airflow_provider_varian.receiver.observer import Observer
     from airflow_provider_varian.receiver.publishing import Publisher
@@ -44,11 +43,14 @@ def add_service_arguments(parser: ArgumentParser) -> None:
         help="remove what nobody has claimed for so long, 0 for never; default: %(default)g",
     )
     add("--publish", metavar="URI", help="also copy what comes to a store that workers elsewhere read, e.g. s3://b/p")
-    add("--audit-file", metavar="FILE", help="write an audit trail (PS3.15 A.5) to this file, for our user alone")
-    add("--audit-syslog", metavar="HOST[:PORT]", help="send it to a syslog server over TLS (RFC 5425) instead")
-    add("--audit-ca", metavar="FILE", help="PEM of the syslog server's authority; default: the system's")
-    add("--audit-certificate", metavar="FILE", help="PEM of the certificate to show to it, when it wants one")
-    add("--audit-private-key", metavar="FILE", help="PEM of its key")
+    add(
+        "--publish-threads",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="how many objects at once, 10 at most, to a folder or object store (others get one); default: %(default)s",
+    )
+    add_audit_arguments(group)
 
 
 @dataclass(slots=True)
@@ -118,7 +120,7 @@ def services_from_arguments(arguments: Namespace, settings: ReceiverSettings) ->
     made.services.append(sweeper)
     made._troubles.append(sweeper.trouble)
     if arguments.publish is not None:
-        publisher = _publisher(arguments.publish, spool, told)
+        publisher = _publisher(arguments.publish, spool, told, threads=arguments.publish_threads)
         made.observers.append(publisher)
         made.services.append(publisher)
         made._troubles.append(publisher.trouble)
@@ -130,59 +132,17 @@ def services_from_arguments(arguments: Namespace, settings: ReceiverSettings) ->
 def _audit(arguments: Namespace, titles: list[str]) -> AuditTrail | None:
     from airflow_provider_varian.receiver.audit import AuditTrail
 
-    if arguments.audit_file is not None and arguments.audit_syslog is not None:
-        raise ConfigurationError("--audit-file and --audit-syslog are both given", hint="Choose one of them.")
-    for name in ("audit_ca", "audit_certificate", "audit_private_key"):
-        if getattr(arguments, name) is not None and arguments.audit_syslog is None:
-            raise ConfigurationError(f"{_option(name)} is given without --audit-syslog", hint="It is for that server.")
-    if (arguments.audit_certificate is None) != (arguments.audit_private_key is None):
-        raise ConfigurationError(
-            "--audit-certificate and --audit-private-key are not both given", hint="A certificate needs its key."
-        )
-    sink = _audit_sink(arguments)
+    sink = audit_sink(arguments)
     return None if sink is None else AuditTrail(sink, ae_titles=titles)
 
 
-def _audit_sink(arguments: Namespace) -> AuditSink | None:
-    from airflow_provider_varian.dimse.peer import TlsSettings
-    from airflow_provider_varian.receiver.audit_sinks import SYSLOG_TLS_PORT, AuditFile, AuditSyslog
-
-    if arguments.audit_file is not None:
-        return AuditFile(arguments.audit_file)
-    if arguments.audit_syslog is None:
-        return None
-    host, port = _server(arguments.audit_syslog, SYSLOG_TLS_PORT)
-    options = ("audit_ca", "audit_certificate", "audit_private_key")
-    authority, certificate, key = (
-        "" if (path := getattr(arguments, name)) is None else read_text(path, _option(name)) for name in options
-    )
-    settings = TlsSettings(ca_certificate=authority, certificate=certificate, private_key=key)
-    try:
-        return AuditSyslog(host, port, settings)
-    except ConfigurationError as error:
-        if "tls_ca_certificate" in error.what:
-            raise ConfigurationError("--audit-ca is not a certificate", hint="Name a PEM file.") from None
-        raise ConfigurationError(
-            "--audit-certificate and --audit-private-key do not fit together or cannot be read", hint="Name PEM files."
-        ) from None
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _server(text: str, default_port: int) -> tuple[str, int]:
-    """Return ``HOST`` or ``HOST:PORT`` as host and port; an IPv6 address with a port stands in brackets."""
-    host, colon, port = text.rpartition(":")
-    if not colon or text.endswith("]") or (":" in host and not host.startswith("[")):
-        return text.removeprefix("[").removesuffix("]"), default_port
-    if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ConfigurationError(f"--audit-syslog: {text!r} is not HOST:PORT", hint="E.g. logs.example.org:6514.")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _publisher(uri: str, spool: Spool, observer: UpkeepObserver) -> Publisher:
+def _publisher(uri: str, spool: Spool, observer: UpkeepObserver, *, threads: int) -> Publisher:
     from airflow_provider_varian.receiver.publishing import Publisher
     from airflow_provider_varian.retrieval.destination import Destination
+    from airflow_provider_varian.retrieval.remote_writers import ATOMIC_PROTOCOLS
 
-    return Publisher(spool, Destination(uri), observer=observer)
+    protocol, _, path = uri.partition("://")
+    # The clients of others (SFTP, FTP) are for one thread.
+    is_for_several = not path or protocol in {"file", "local", *ATOMIC_PROTOCOLS}
+    again = functools.partial(Destination, uri) if is_for_several else None
+    return Publisher(spool, Destination(uri), observer=observer, again=again, threads=threads)

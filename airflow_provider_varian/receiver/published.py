@@ -7,6 +7,7 @@
     {spool}/published/{store}/{shard}/{name}.gone    it is not in the store any more; claims of it may be
 
     {spool}/published/{store}.lock                   held by the process that publishes there
+    {spool}/published/{store}.id                     what this spool is called there, by chance
 
 A note is a file whose name changes by rename, so it is in one state at each moment; it holds the SHA-256 of the
 object. ``{store}`` is a digest of the store's URI: who publishes elsewhere begins anew.
@@ -16,9 +17,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import os
 import re
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,10 +29,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from airflow_provider_varian.receiver.spool import Spool, SpooledObject, make_private_folder, spooled
+from airflow_provider_varian.receiver.folders import make_private_folder
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spooled import SpooledObject, spooled
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _STORE_DIGITS: Final = 16
+_PUBLISHER: Final = re.compile(r"[0-9a-f]{16}")
 #: A folder whose time is older than this, at the time of a look, changes it with its next change.
 _TICK_SECONDS: Final = 1.0
 
@@ -104,6 +110,23 @@ class Notes:
             return None
         return descriptor
 
+    @functools.cached_property
+    def publisher(self) -> str:
+        """What whoever publishes from this spool is called in the store, also after a restart."""
+        path = self.root.with_suffix(".id")
+        with contextlib.suppress(FileNotFoundError):
+            if _PUBLISHER.fullmatch(text := path.read_text(encoding="ascii", errors="replace")):
+                return text
+        make_private_folder(path.parent)
+        made, temporary = secrets.token_hex(8), path.with_suffix(".new")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, made.encode("ascii"))
+        finally:
+            os.close(descriptor)
+        os.replace(temporary, path)
+        return made
+
     def begin(self, item: SpooledObject, sha256: str) -> Note:
         """Note that an object is about to be brought to the store."""
         folder = self.root / item.path.parent.name
@@ -123,10 +146,14 @@ class Notes:
             return {note.name: note for name in os.listdir(folder) if (note := _note(folder, name))}
         return {}
 
-    def shards(self) -> Iterator[str]:
-        """Iterate over the shards of which there may be notes."""
-        with contextlib.suppress(FileNotFoundError):
-            yield from sorted(os.listdir(self.root))
+    def all(self) -> Iterator[Note]:
+        """Iterate over all notes, as they are when it comes to their shard."""
+        try:
+            shards = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return
+        for shard in shards:
+            yield from self.of_shard(shard).values()
 
 
 class Unpublished:

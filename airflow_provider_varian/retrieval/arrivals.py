@@ -14,7 +14,8 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import ReceiverUnavailableError
 from airflow_provider_varian.receiver.in_task import InTaskReceiver
-from airflow_provider_varian.receiver.spool import SpooledObject
+from airflow_provider_varian.receiver.observer import Observer
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.claims import Claims
 from airflow_provider_varian.retrieval.reception import Reception
 
@@ -90,19 +91,28 @@ class InTaskArrivals:
     :param claims: takes leftovers.
     :param wait_seconds: how long to wait for a port that is taken.
     :param cancellation: ends the wait.
+    :param observer: is told what the receiver does.
     """
 
     lag_seconds = 0.0
     unseen_seconds = 0.0
 
     def __init__(
-        self, peer: Peer, reception: Reception, claims: Claims, *, wait_seconds: float, cancellation: Cancellation
+        self,
+        peer: Peer,
+        reception: Reception,
+        claims: Claims,
+        *,
+        wait_seconds: float,
+        cancellation: Cancellation,
+        observer: Observer | None = None,
     ) -> None:
         self._peer = peer
         self._reception = reception
         self._claims = claims
         self._wait_seconds = wait_seconds
         self._cancellation = cancellation
+        self._observer = observer
         self._receiver: InTaskReceiver | None = None
 
     @property
@@ -113,7 +123,11 @@ class InTaskArrivals:
     def start(self) -> None:
         """Listen, after waiting for the port; raises as :class:`InTaskReceiver` does."""
         receiver = InTaskReceiver(
-            self._peer, self._reception.sink, wait_seconds=self._wait_seconds, cancellation=self._cancellation
+            self._peer,
+            self._reception.sink,
+            wait_seconds=self._wait_seconds,
+            cancellation=self._cancellation,
+            observer=self._observer,
         )
         while self._receiver is None:
             # A receiver that only waits would keep the port from others.

@@ -7,9 +7,9 @@ import os
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.retrieval.arrivals import Arrivals, InTaskArrivals
 from airflow_provider_varian.retrieval.claims import Claims
-from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.means import Means
+from airflow_provider_varian.retrieval.read_store import ReadStore
 from airflow_provider_varian.retrieval.receivers import NamedReceiver
 from airflow_provider_varian.retrieval.reception import Reception
 from airflow_provider_varian.retrieval.spool_place import SpoolPlace
@@ -34,6 +34,7 @@ def arrivals_of(means: Means, reception: Reception, claims: Claims, *, retrieval
             claims,
             wait_seconds=means.port_wait_seconds,
             cancellation=means.cancellation,
+            observer=means.observer,
         )
     place, documents = _place_of(means, means.receiver, reception, retrieval_id=retrieval_id, ledger=ledger)
     wanted = Wanted(documents, retrieval_id, ae_title=means.peer.move_destination)
@@ -69,7 +70,7 @@ def _place_of(
             cancellation=means.cancellation,
         )
         return place, SpoolDocuments(spool)
-    store = Destination(receiver.store)
+    store = ReadStore(receiver.store)
     return (
         StorePlace(
             store,

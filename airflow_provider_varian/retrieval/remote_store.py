@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError, DicomError
 from airflow_provider_varian.retrieval.remote_files import RemoteFiles
@@ -14,6 +14,8 @@ from airflow_provider_varian.retrieval.remote_writers import has_folders, writer
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import DestinationPath, Pause
+
+_T = TypeVar("_T")
 
 
 class RemoteStore:
@@ -95,6 +97,11 @@ class RemoteStore:
 
         with self._using():
             self._files.reading(self._path(relative), copy)
+
+    def reading(self, relative: PurePosixPath, read: Callable[[IO[bytes]], _T]) -> _T:
+        """Open an object as it is now, and return what ``read`` makes of it; it may be called again."""
+        with self._using():
+            return self._files.reading(self._path(relative), read)
 
     def read_text(self, relative: PurePosixPath) -> str | None:
         """Read a text object."""

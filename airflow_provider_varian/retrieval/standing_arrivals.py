@@ -26,8 +26,10 @@ from typing import Final, Protocol
 
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import DicomError, ReceiverUnavailableError
-from airflow_provider_varian.receiver.spool import SpooledObject
+from airflow_provider_varian.receiver.progress import Progress
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.ledger import Ledger
+from airflow_provider_varian.retrieval.others import Others
 from airflow_provider_varian.retrieval.wanted import Want, Wanted
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
@@ -77,6 +79,10 @@ class Place(Protocol):
     @property
     def skew_seconds(self) -> float:
         """How far the receiver's clock may be from ours."""
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far its receiver is with showing what it has received, by the last look; ``None`` when nobody says."""
 
     @property
     def where(self) -> str:
@@ -139,13 +145,28 @@ class StandingArrivals:
 
     @property
     def lag_seconds(self) -> float:
-        """How much later than it was received an object may be seen."""
-        return self._place.lag_seconds
+        """How much later than it was received an object may be seen: as long as is known to wait, if more than usual.
+
+        Who waits until it has been quiet for so long has waited until all can be seen that was received before.
+        """
+        return max(self._place.lag_seconds, self._behind_seconds())
 
     @property
     def unseen_seconds(self) -> float:
-        """How long nothing may be seen at most; see :class:`.arrivals.Arrivals`."""
-        return self._place.unseen_seconds
+        """How long nothing may be seen at most; see :class:`.arrivals.Arrivals`. Where the receiver says it, it is
+        known what has not been seen.
+        """
+        progress = self._place.progress
+        return self._place.unseen_seconds if progress is None else self._age_of(progress.until)
+
+    def _behind_seconds(self) -> float:
+        """Return for how long what was received may have been waiting to be seen; 0 when none is known to wait."""
+        progress = self._place.progress
+        return self._age_of(progress.until) if progress is not None and progress.waiting else 0.0
+
+    def _age_of(self, moment: float) -> float:
+        """Return how many seconds ago a moment is by the receiver's clock, at most."""
+        return max(0.0, time.time() - moment + self._place.skew_seconds)
 
     @property
     def heard(self) -> bool:
@@ -198,7 +219,7 @@ class StandingArrivals:
             return []
         self._look()
         taken, here = list[SpooledObject](), set[str]()
-        others = _Others(self._wanted, skew=self._place.skew_seconds)
+        others = Others(self._wanted, skew=self._place.skew_seconds)
         for copy in sorted(self._copies.values(), key=lambda copy: copy.begun):
             is_here = copy.sop_instance_uid in here or self._is_here(copy.sop_instance_uid)
             if self._is_in_window(copy) and self._is_ours(copy, others, is_here=is_here):
@@ -215,7 +236,7 @@ class StandingArrivals:
         if not uids:
             return []
         self._look()
-        others, left, taken = _Others(self._wanted, skew=0.0), set(uids), list[SpooledObject]()
+        others, left, taken = Others(self._wanted, skew=0.0), set(uids), list[SpooledObject]()
         for copy in sorted(self._copies.values(), key=lambda copy: copy.begun):
             uid = copy.sop_instance_uid
             if uid in left and not copy.may_change and not others.wait_for(copy):
@@ -246,10 +267,17 @@ class StandingArrivals:
         """Say what makes a peer reach a receiver, where nothing came."""
         if self._place.lag_seconds:
             # Whether it came, only its receiver knows.
-            return (
-                f"the peer reports instances as sent, and none has been found in the store of {self._place.where} so "
-                f"far: does it publish (its log says what waits), {self._checks}?"
-            )
+            found = f"the peer reports instances as sent, and none has been found in the store of {self._place.where}"
+            progress = self._place.progress
+            if progress is None:
+                return f"{found} so far: does it publish (its log says what waits), {self._checks}?"
+            if progress.waiting:
+                return (
+                    f"{found} so far, where {progress.waiting} objects wait to be published since "
+                    f"{_in_words(progress.since)}: the next try looks for them (its log and /readyz say what holds "
+                    "them up)"
+                )
+            return f"{found}, which has all that was received up to {_in_words(progress.until)}: {self._checks}?"
         return f"the peer reports instances as sent, but nothing arrived at {self._place.where}: {self._checks}?"
 
     @property
@@ -272,7 +300,7 @@ class StandingArrivals:
         is_news = any(self._is_in_window(copy) and not self._is_here(copy.sop_instance_uid) for copy in new)
         self._doubt_clocks(new)
         self._copies = found
-        self._looked, self._look_ended = started, time.monotonic()
+        self._looked, self._look_ended = started - self._behind_seconds(), time.monotonic()
         self._look_took = self._look_ended - started
         if is_news or self.is_receiving():
             self._heard = True
@@ -315,7 +343,7 @@ class StandingArrivals:
                     self._place.where,
                 )
 
-    def _is_ours(self, copy: Copy, others: _Others, *, is_here: bool) -> bool:
+    def _is_ours(self, copy: Copy, others: Others, *, is_here: bool) -> bool:
         if is_here:
             if others.explain(copy):
                 self._judged.add(copy.name)
@@ -360,6 +388,10 @@ class StandingArrivals:
         return entry is not None and entry.is_here
 
 
+def _in_words(moment: float | None) -> str:
+    return "a moment ago" if moment is None else time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
+
+
 @contextmanager
 def _if_possible() -> Iterator[None]:
     """Let what others are told not stand in the way: they only wait for longer."""
@@ -367,27 +399,3 @@ def _if_possible() -> Iterator[None]:
         yield
     except DicomError as error:
         logger.warning("What this retrieval waits for could not be written: %s", error)
-
-
-class _Others:
-    """What other retrievals want, read at the first question: after the look at what is there."""
-
-    def __init__(self, wanted: Wanted, *, skew: float) -> None:
-        self._wanted = wanted
-        self._skew = skew
-        self._wants: list[Want] | None = None
-
-    def _all(self) -> list[Want]:
-        if self._wants is None:
-            self._wants = self._wanted.others()
-        return self._wants
-
-    def wait_for(self, copy: Copy) -> bool:
-        """Say whether another retrieval that runs waits for this instance."""
-        uid, parents = copy.sop_instance_uid, copy.parents
-        return any(want.waits_for(uid) or (want.lives and not want.whole.isdisjoint(parents)) for want in self._all())
-
-    def explain(self, copy: Copy) -> bool:
-        """Say whether a copy may be the answer to another retrieval."""
-        uid, begun, parents = copy.sop_instance_uid, copy.begun, copy.parents
-        return any(want.explains(uid, begun, parents, skew=self._skew) for want in self._all())

@@ -9,6 +9,7 @@ Two retrievals that look at the same time may fetch the same copy. Each of them 
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,11 +20,14 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import DestinationWriteError, ReceiverUnavailableError
 from airflow_provider_varian.receiver.head import DataSetError
-from airflow_provider_varian.receiver.spool import Owner, Spool, SpooledObject, spooled
+from airflow_provider_varian.receiver.progress import Progress
+from airflow_provider_varian.receiver.spool import Owner, Spool
+from airflow_provider_varian.receiver.spooled import SpooledObject, spooled
 from airflow_provider_varian.retrieval.addressee import was_sent_to
-from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.ledger import Ledger
+from airflow_provider_varian.retrieval.read_store import ReadStore
 from airflow_provider_varian.retrieval.standing_arrivals import Copy
+from airflow_provider_varian.retrieval.store_progress import StoreProgress
 from airflow_provider_varian.retrieval.verify import sha256_of
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
@@ -31,8 +35,8 @@ from airflow_provider_varian.uids import CHANGING_STORAGE
 _LOOK_SECONDS: Final = 2.0
 #: An object is published about a second after it was received, and then found by the next look.
 _LAG_SECONDS: Final = 5.0
-#: Others' objects may be in front, or a large one, or the store was away: the longest pause of a publisher, after which
-#: it tries again, is as long.
+#: Where the receiver does not say how far it is: others' objects may be in front, or a large one, or the store was
+#: away: the longest pause of a publisher, after which it tries again, is as long.
 _UNSEEN_SECONDS: Final = 300.0
 #: Hosts that keep their clocks by NTP are much closer than this.
 _SKEW_SECONDS: Final = 2.0
@@ -61,7 +65,7 @@ class StorePlace:
 
     def __init__(
         self,
-        store: Destination,
+        store: ReadStore,
         *,
         name: str,
         peer: Peer,
@@ -79,6 +83,12 @@ class StorePlace:
         self._id = retrieval_id
         self._ledger = ledger
         self._cancellation = cancellation
+        self._progress = StoreProgress(store, skew_seconds=self.skew_seconds)
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the receiver is with publishing, as it said by the last look; ``None`` when it says nothing."""
+        return self._progress.valid()
 
     @property
     def where(self) -> str:
@@ -92,6 +102,9 @@ class StorePlace:
 
     def copies(self, uids: Collection[str], whole: Collection[str]) -> Iterable[Copy]:
         """List the folders of these instances. What nobody listed is not found: that would be a look at all of it."""
+        # Before the listings: what was there by then they show.
+        with self._using():
+            self._progress.look()
         for shard in sorted({self._spool.shard(uid).name for uid in uids}):
             self._cancellation.raise_if_cancelled()
             with self._using():
@@ -106,8 +119,9 @@ class StorePlace:
                     )
 
     def arriving(self) -> Iterable[str]:
-        """Nothing: what is being received cannot be seen from here."""
-        return ()
+        """Return what is being received, as its receiver said by the last look."""
+        progress = self.progress
+        return () if progress is None else progress.arriving
 
     def pause(self, seconds: float) -> None:
         """Wait; see :class:`.standing_arrivals.Place`."""
@@ -154,12 +168,14 @@ class StorePlace:
     def _fetch(self, path: PurePosixPath) -> Path:
         """Copy an object into our folder of the local spool, durably; read the store's again to compare."""
         local = self._owner.folder / self._owner.unique()
+        with self._spool.usable():
+            os.close(os.open(local, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         try:
-            with self._store.local_copy(path) as source, source.open("rb") as reader:
-                self._write(reader, local)
-            with self._store.local_copy(path) as source:
-                is_same = source.stat().st_size == local.stat().st_size and sha256_of(source) == sha256_of(local)
-            if not is_same or self._store.size(path) != local.stat().st_size:
+            self._store.reading(path, lambda reader: self._write(reader, local))
+            size, sha256 = self._store.reading(path, _size_and_sha256)
+            with self._spool.usable():
+                is_same = size == local.stat().st_size and sha256 == sha256_of(local)
+            if not is_same or self._store.size(path) != size:
                 raise DestinationWriteError(f"an object of {self._store.uri} reads differently the second time")
         except BaseException:
             with suppress(OSError):
@@ -179,9 +195,9 @@ class StorePlace:
         return False
 
     def _write(self, reader: IO[bytes], local: Path) -> None:
-        """Write a private file durably. What cannot be read is the store's fault, else it is the spool's."""
+        """Write a file durably, from its start. What cannot be read is the store's fault, else it is the spool's."""
         with self._spool.usable():
-            descriptor = os.open(local, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(local, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
         with os.fdopen(descriptor, "wb") as writer:
             while piece := reader.read(_PIECE_BYTES):
                 with self._spool.usable():
@@ -202,3 +218,11 @@ class StorePlace:
             raise ReceiverUnavailableError(
                 f"the store of {self.where} cannot be used: {error.what}", step="receiver", hint=error.hint
             ) from None
+
+
+def _size_and_sha256(reader: IO[bytes]) -> tuple[int, str]:
+    size, digest = 0, hashlib.sha256()
+    while piece := reader.read(_PIECE_BYTES):
+        size += len(piece)
+        digest.update(piece)
+    return size, digest.hexdigest()

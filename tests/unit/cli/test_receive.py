@@ -21,10 +21,12 @@ from support.ports import is_listening, wait_until
 
 from airflow_provider_varian.cli.main import main, parser
 from airflow_provider_varian.cli.receiver_options import settings_from_arguments
+from airflow_provider_varian.cli.receiver_services import _publisher
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.receiver.admission import ANYBODY
 from airflow_provider_varian.receiver.limits import Limits
 from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.upkeep import UpkeepObserver
 from airflow_provider_varian.uids import RT_IMAGE
 
 ROOT = Path(__file__).parents[3]
@@ -319,3 +321,20 @@ def test_what_runs_beside_it_starts_and_ends_with_it(tmp_path):
         assert receiver.process.wait(30) == 0
     assert str(rt_image(1).StudyInstanceUID) in audit.read_text()
     assert not receiver.said("Traceback")
+
+
+@pytest.mark.parametrize("threads", ["0", "11"])
+def test_so_many_objects_at_once_cannot_be_published(tmp_path, capsys, threads):
+    options = ["--publish", str(tmp_path / "store"), "--publish-threads", threads]
+    try:
+        status = main(["receive", "--spool", str(tmp_path / "spool"), *LOOPBACK, *options])
+    except SystemExit as ended:
+        status = ended.code
+    assert status == 2
+    assert threads in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("uri", "at_once"), [("{}/store", 3), ("file://{}/store", 3), ("memory://store", 1)])
+def test_where_a_client_is_for_one_thread_one_object_is_published_at_a_time(tmp_path, uri, at_once):
+    publisher = _publisher(uri.format(tmp_path), Spool(tmp_path / "spool"), UpkeepObserver(), threads=3)
+    assert publisher._crew._size == at_once

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 import traceback
 from pathlib import PurePosixPath
 
 import pytest
 import s3fs.core
+import s3fs.utils
 from support import s3
 from support.archive import rt_image
 from support.shared_spool import send
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.errors import DestinationWriteError
+from airflow_provider_varian.errors import DestinationWriteError, ReceiverUnavailableError
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.outcome import State
+from airflow_provider_varian.retrieval.read_store import ReadStore
 from airflow_provider_varian.retrieval.standing_arrivals import StandingArrivals
 from airflow_provider_varian.retrieval.store_place import StorePlace
 from airflow_provider_varian.retrieval.wanted import StoreDocuments, Wanted
@@ -394,9 +397,70 @@ def test_copies_of_a_standing_receiver_are_found_fetched_and_claimed(bucket, tmp
             arrivals._place._owner.close()
 
 
+@pytest.fixture
+def published(bucket, tmp_path):
+    """One image in the bucket, and a retrieval that has asked for it: (its arrivals, the key, the content)."""
+    ds = rt_image(1)
+    arrivals = _sharer(bucket, tmp_path / "first", "first", ds)
+    arrivals.announce([str(ds.SOPInstanceUID)], ())
+    arrivals.asking([str(ds.SOPInstanceUID)])
+    with SpoolSink(Spool(tmp_path / "elsewhere"), standing=True) as receiving:
+        send(receiving, ds)
+        (item,) = receiving.spool.unclaimed()
+        content = item.path.read_bytes()
+        key = f"qa/objects/{item.path.parent.name}/{item.path.name}"
+        bucket.put(key, content)
+        bucket.door.requests.clear()
+        yield arrivals, key, content
+    arrivals._place._owner.close()
+
+
+def test_a_copy_is_fetched_without_a_file_beside_the_spool(bucket, published, monkeypatch):
+    arrivals, key, content = published
+    monkeypatch.setattr(tempfile, "mkdtemp", lambda **_: pytest.fail("a temporary folder"))
+    (item,) = arrivals.take(now=True)
+    assert item.path.read_bytes() == content
+    assert item.path.stat().st_mode & 0o777 == 0o600
+    reads = [request for request in bucket.door.requests if request.method == "GET" and request.key == key]
+    assert len(reads) == 2
+
+
+def test_a_copy_that_is_replaced_while_it_is_read_is_read_from_its_start(bucket, published, monkeypatch):
+    arrivals, key, content = published
+    write, tries = StorePlace._write, []
+
+    def replaced(self, reader, local):
+        write(self, reader, local)
+        tries.append(local.stat().st_size)
+        if len(tries) == 1:
+            local.write_bytes(content * 3)
+            raise s3fs.utils.FileExpired("changed", key)
+
+    monkeypatch.setattr(StorePlace, "_write", replaced)
+    (item,) = arrivals.take(now=True)
+    assert tries == [len(content)] * 2
+    assert item.path.read_bytes() == content
+
+
+@pytest.mark.parametrize("other", [lambda content: content[:-2] + b"!!", lambda content: content + b"!!"])
+def test_a_copy_that_reads_differently_the_second_time_is_not_taken(bucket, published, monkeypatch, other):
+    arrivals, key, content = published
+    write = StorePlace._write
+
+    def and_then(self, reader, local):
+        write(self, reader, local)
+        bucket.put(key, other(content))
+
+    monkeypatch.setattr(StorePlace, "_write", and_then)
+    with pytest.raises(ReceiverUnavailableError, match="reads differently the second time"):
+        arrivals.take(now=True)
+    assert [path.name for path in arrivals._place._owner.folder.iterdir()] == ["lock"]
+    assert not any("/claims/" in key for key in bucket.door.written())
+
+
 def _sharer(bucket, folder, name, ds):
     spool, ledger = Spool(folder), Ledger([Entry(sop_instance_uid=ds.SOPInstanceUID, sop_class_uid=ds.SOPClassUID)])
-    store = Destination(bucket.root)
+    store = ReadStore(bucket.root)
     peer = Peer(host="127.0.0.1", port=104, called_ae_title="VMSDBD")
     place = StorePlace(
         store,

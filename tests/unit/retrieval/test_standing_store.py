@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 
 import pydicom
 import pytest
 from support.archive import ROOT, rt_image
-from support.shared_spool import PEER, Shared, send
+from support.published import Published, publish
+from support.shared_spool import send
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, ReceiverUnavailableError
 from airflow_provider_varian.receiver.admission import Entry as Admitted
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.receiver.standing import ReceiverSettings, StandingReceiver
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.outcome import Outcome, State
@@ -28,57 +26,6 @@ from airflow_provider_varian.retrieval.wanted import StoreDocuments, Wanted
 IMAGE, OTHER = rt_image(1), rt_image(2)
 PLAN = rt_image(3, SOPClassUID=uids.RT_PLAN, Modality="RTPLAN")
 UID = str(IMAGE.SOPInstanceUID)
-
-
-class Published(Shared):
-    """A receiver's spool on "another host", its store, and the local spool of the retrievals."""
-
-    def __init__(self, folder):
-        super().__init__(folder / "local", self._place, self._wanted)
-        self.store = folder / "store"
-        self.elsewhere = Spool(folder / "elsewhere")
-        self.receiving = SpoolSink(self.elsewhere, standing=True)
-        self.own = SpoolSink(self.spool)
-        self.cancellation = Cancellation()
-
-    def _place(self, _, name, ledger):
-        return StorePlace(
-            Destination(str(self.store)),
-            name="night",
-            peer=PEER,
-            spool=self.spool,
-            owner=self.own.owner,
-            retrieval_id=name,
-            ledger=ledger,
-            cancellation=self.cancellation,
-        )
-
-    def _wanted(self, _, name):
-        return Wanted(StoreDocuments(Destination(str(self.store))), name, ae_title="AIRFLOW")
-
-    def publish(self, *datasets):
-        """Receive objects elsewhere and publish them; return their names."""
-        sink, self.sink = self.sink, self.receiving
-        self.send(*datasets)
-        self.sink = sink
-        return publish(self.elsewhere, self.store)
-
-    def claims(self):
-        return sorted("/".join(path.parts[-2:]) for path in (self.store / "claims").rglob("*") if path.is_file())
-
-
-def publish(spool, store):
-    """Do what the receiver's publisher does: each object once, under the same name."""
-    names = []
-    for item in list(spool.unclaimed()):
-        target = store / "objects" / item.path.parent.name / item.path.name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(".part")
-        shutil.copyfile(item.path, partial)
-        partial.rename(target)
-        item.path.unlink()
-        names.append(item.path.name)
-    return names
 
 
 @pytest.fixture
@@ -124,7 +71,7 @@ def test_only_the_folders_of_what_is_wanted_are_listed(published, monkeypatch):
     first = published.sharer("first", IMAGE).ask(IMAGE)
     first.look()
     # Before it is asked for, and after.
-    assert listed == [f"objects/{published.spool.shard(UID).name}"] * 2
+    assert listed == ["published", f"objects/{published.spool.shard(UID).name}"] * 2
 
 
 def test_between_two_looks_is_a_pause_also_while_one_waits(published, monkeypatch):
