@@ -13,6 +13,7 @@
     │   ├── PeerFailureError                any other failure status (0xCxxx, 0x0110)
     │   ├── ReceiverUnavailableError        our receiver's port or spool could not be had
     │   ├── DestinationWriteError           the destination could not be written, or what it holds not be read
+    │   ├── AuditUnavailableError           the audit trail takes nothing, and nothing is done without it
     │   ├── IncompleteRetrievalError        outcome ``partial`` or ``short`` that may not pass
     │   └── EmptyResultError                nothing there on a day when something must be (yet)
     └── PermanentDicomError                 a retry would end the same way
@@ -129,6 +130,10 @@ class ReceiverUnavailableError(TransientDicomError):
 
 class DestinationWriteError(TransientDicomError):
     """A destination refused to be written, or what it holds to be read."""
+
+
+class AuditUnavailableError(TransientDicomError):
+    """The audit trail could not be written, and what it was to be told could not be kept for it either."""
 
 
 class IncompleteRetrievalError(TransientDicomError):

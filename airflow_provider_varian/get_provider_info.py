@@ -86,6 +86,17 @@ def _config_section() -> dict[str, Any]:
                 "default": None,
                 "sensitive": False,
             },
+            "spool_retention_days": {
+                "description": (
+                    "For how many days an object that no retrieval claims stays in the spool of tasks; 0: for ever. "
+                    "A standing receiver has its own ``--retention-days``.\n"
+                ),
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": "30",
+                "default": "14",
+                "sensitive": False,
+            },
             "receivers": {
                 "description": (
                     "Standing receivers as a JSON object: the name that a connection's ``receiver`` field gives, and "
@@ -98,5 +109,36 @@ def _config_section() -> dict[str, Any]:
                 "default": None,
                 "sensitive": False,
             },
+            **_audit_options(),
         },
+    }
+
+
+def _audit_options() -> dict[str, Any]:
+    texts = {
+        "audit": (
+            "Where tasks keep an audit trail (DICOM PS3.15 A.5): the absolute path of a file that the worker's user "
+            "alone may write, or ``syslog+tls://HOST:PORT``. Empty: nowhere.\n",
+            "/var/log/varian-dicom/audit.xml",
+        ),
+        "audit_ca": (
+            "PEM file of the authority of that syslog server. Empty: the system's authorities.\n",
+            "/etc/ssl/hospital-ca.pem",
+        ),
+        "audit_certificate": (
+            "PEM file of the certificate to show to that server, when it wants one.\n",
+            "/etc/ssl/airflow.pem",
+        ),
+        "audit_private_key": ("PEM file of its key.\n", "/etc/ssl/private/airflow.key"),
+    }
+    return {
+        name: {
+            "description": description,
+            "version_added": "0.1.0",
+            "type": "string",
+            "example": example,
+            "default": None,
+            "sensitive": False,
+        }
+        for name, (description, example) in texts.items()
     }

@@ -127,24 +127,38 @@ class DicomHook(TransferVerbs, BaseHook):
         :raises QueryError: before any network, when level or keys are wrong.
         :raises CroppedAnswerError: when the peer holds more than it lists.
         """
+        from airflow_provider_varian.hooks import audit
         from airflow_provider_varian.query.find import find
 
         query = self._query(level, keys)
-        return find(self.peer, query, profile=self.profile, limit=limit, undecided=undecided, cancellation=cancellation)
+        return find(
+            self.peer,
+            query,
+            profile=self.profile,
+            limit=limit,
+            undecided=undecided,
+            cancellation=cancellation,
+            on_query=audit.asking(self.peer),
+        )
 
     def iter_find(
         self, level: Level | str, keys: Mapping[str, Any], *, cancellation: Cancellation | None = None
     ) -> Iterator[dict[str, Any]]:
         """:meth:`find`, answer by answer while they come; use nothing of it before it is exhausted."""
+        from airflow_provider_varian.hooks import audit
         from airflow_provider_varian.query.find import iter_find
 
-        return iter_find(self.peer, self._query(level, keys), profile=self.profile, cancellation=cancellation)
+        query = self._query(level, keys)
+        return iter_find(
+            self.peer, query, profile=self.profile, cancellation=cancellation, on_query=audit.asking(self.peer)
+        )
 
     def find_session(self, *, cancellation: Cancellation | None = None) -> FindSession:
         """Return a context manager for several queries over one association."""
+        from airflow_provider_varian.hooks import audit
         from airflow_provider_varian.query.find import FindSession
 
-        return FindSession(self.peer, profile=self.profile, cancellation=cancellation)
+        return FindSession(self.peer, profile=self.profile, cancellation=cancellation, on_query=audit.asking(self.peer))
 
     def test_connection(self) -> tuple[bool, str]:
         """Run the quick checks behind the Test button: TCP, TLS, association, contexts, C-ECHO, empty C-FIND.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.receivers import NamedReceiver
 
 SECTION = "varian"
+_SECONDS_OF_A_DAY = 86400.0
 
 
 def storage_root() -> ObjectStoragePath:
@@ -22,7 +24,7 @@ def storage_root() -> ObjectStoragePath:
 
     ``[varian] storage_root``, a folder or an object-storage URI; else ``dicom/`` under AIRFLOW_HOME.
     """
-    configured = _option("storage_root")
+    configured = option("storage_root")
     return destination_path(configured) if configured else destination_path(str(_airflow_home() / "dicom"))
 
 
@@ -41,7 +43,7 @@ def spool_root() -> Path:
 
     :raises ConfigurationError: when it is set to a URI or to a relative path.
     """
-    configured = _option("spool_root")
+    configured = option("spool_root")
     if not configured:
         return _airflow_home() / "dicom-spool"
     path = Path(configured).expanduser()
@@ -53,12 +55,36 @@ def spool_root() -> Path:
     return path
 
 
+def spool_retention_seconds() -> float:
+    """Return for how long an object that nobody claims stays in the spool of tasks; 0: for ever.
+
+    ``[varian] spool_retention_days``, else 14 days.
+
+    :raises ConfigurationError: when it is no number of days.
+    """
+    from airflow_provider_varian.receiver.sweep import RETENTION_SECONDS
+
+    configured = option("spool_retention_days")
+    if not configured:
+        return RETENTION_SECONDS
+    try:
+        days = float(configured)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days < math.inf:
+        raise ConfigurationError(
+            f"[{SECTION}] spool_retention_days is {configured!r}, which is no number of days",
+            hint="Write a number such as 14, or 0 to keep everything for ever.",
+        )
+    return days * _SECONDS_OF_A_DAY
+
+
 def receivers() -> dict[str, str]:
     """Return the standing receivers: name to spool folder or store URI.
 
     :raises ConfigurationError: when ``[varian] receivers`` is not a JSON object of texts.
     """
-    configured = _option("receivers")
+    configured = option("receivers")
     if not configured:
         return {}
     try:
@@ -161,7 +187,8 @@ def below(root: ObjectStoragePath, *parts: str) -> ObjectStoragePath:
     return ObjectStoragePath("/".join((str(root).rstrip("/"), *parts)))
 
 
-def _option(name: str) -> str:
+def option(name: str) -> str:
+    """Return an option of the section; empty when it is not set."""
     try:
         value = conf.get(SECTION, name, fallback=None)
     except AirflowConfigException:

@@ -63,6 +63,7 @@ class TransferVerbs:
         :param stable_counts: equal lists in a row that make a list stable; None: as the profile says.
         :param stable_interval_seconds: seconds between two of them; None: as the profile says.
         """
+        from airflow_provider_varian.hooks import audit
         from airflow_provider_varian.retrieval.layout import Layout
         from airflow_provider_varian.retrieval.patience import patient_profile
         from airflow_provider_varian.retrieval.selection import select
@@ -78,6 +79,7 @@ class TransferVerbs:
             minimum=minimum,
             limit=limit,
             cancellation=cancellation,
+            on_query=audit.asking(self.peer),
         )
 
     def retrieve(
@@ -120,31 +122,36 @@ class TransferVerbs:
         :raises ConfigurationError: among others for a connection that names a standing receiver which
             ``[varian] receivers`` does not know.
         """
-        from airflow_provider_varian.hooks import settings
+        from airflow_provider_varian.hooks import audit, settings
         from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS
         from airflow_provider_varian.retrieval.retrieve import PORT_WAIT_SECONDS, retrieve
+        from airflow_provider_varian.retrieval.trail import Retrieving
 
         name = self.peer.receiver
-        return retrieve(
-            self.peer,
-            request,
-            profile=self.profile,
-            destination=settings.root_of(destination),
-            spool_root=settings.spool_root(),
-            retrieval_id=retrieval_id,
-            layout=layout,
-            method=method,
-            port_wait_seconds=PORT_WAIT_SECONDS if port_wait_seconds is None else port_wait_seconds,
-            verify=verify,
-            refresh=refresh,
-            recheck_rounds=RECHECK_ROUNDS if recheck_rounds is None else recheck_rounds,
-            stable_counts=stable_counts,
-            stable_interval_seconds=stable_interval_seconds,
-            settle_seconds=settle_seconds,
-            on_change=on_change,
-            cancellation=cancellation,
-            receiver=settings.named_receiver(name) if name else None,
-        )
+        with audit.work_trail(self.peer) as trail, Retrieving(trail, self.peer, on_change=on_change) as told:
+            return retrieve(
+                self.peer,
+                request,
+                profile=self.profile,
+                destination=settings.root_of(destination),
+                spool_root=settings.spool_root(),
+                retrieval_id=retrieval_id,
+                layout=layout,
+                method=method,
+                port_wait_seconds=PORT_WAIT_SECONDS if port_wait_seconds is None else port_wait_seconds,
+                verify=verify,
+                refresh=refresh,
+                recheck_rounds=RECHECK_ROUNDS if recheck_rounds is None else recheck_rounds,
+                stable_counts=stable_counts,
+                stable_interval_seconds=stable_interval_seconds,
+                settle_seconds=settle_seconds,
+                on_change=told.changed,
+                cancellation=cancellation,
+                receiver=settings.named_receiver(name) if name else None,
+                spool_retention_seconds=settings.spool_retention_seconds(),
+                on_query=audit.asking(self.peer),
+                observer=told,
+            )
 
     def move(
         self,
@@ -181,29 +188,33 @@ class TransferVerbs:
         :param recheck_rounds: how often the source's list is asked for again afterwards, at most; None: 3.
         :param on_change: called with the manifest each time that it was written.
         """
-        from airflow_provider_varian.hooks import settings
+        from airflow_provider_varian.hooks import audit, settings
         from airflow_provider_varian.hooks.dicom import DicomHook
         from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS
         from airflow_provider_varian.retrieval.third_party import move_to_third_party
+        from airflow_provider_varian.retrieval.trail_exports import Moving
 
         verifying = DicomHook(verify_dicom_conn_id) if verify_dicom_conn_id else None
-        return move_to_third_party(
-            self.peer,
-            request,
-            destination=move_destination,
-            profile=self.profile,
-            manifest_root=settings.root_of(destination) if retrieval_id else None,
-            retrieval_id=retrieval_id or "",
-            verify_peer=verifying.peer if verifying else None,
-            verify_profile=verifying.profile if verifying else None,
-            verify_path=settings.destination_path(verify_path) if verify_path else None,
-            stable_counts=stable_counts,
-            stable_interval_seconds=stable_interval_seconds,
-            settle_seconds=settle_seconds,
-            recheck_rounds=RECHECK_ROUNDS if recheck_rounds is None else recheck_rounds,
-            on_change=on_change,
-            cancellation=cancellation,
-        )
+        with audit.work_trail(self.peer) as trail, Moving(trail, self.peer, move_destination) as told:
+            return move_to_third_party(
+                self.peer,
+                request,
+                destination=move_destination,
+                profile=self.profile,
+                manifest_root=settings.root_of(destination) if retrieval_id else None,
+                retrieval_id=retrieval_id or "",
+                verify_peer=verifying.peer if verifying else None,
+                verify_profile=verifying.profile if verifying else None,
+                verify_path=settings.destination_path(verify_path) if verify_path else None,
+                stable_counts=stable_counts,
+                stable_interval_seconds=stable_interval_seconds,
+                settle_seconds=settle_seconds,
+                recheck_rounds=RECHECK_ROUNDS if recheck_rounds is None else recheck_rounds,
+                on_change=on_change,
+                on_account=told.changed,
+                on_query=audit.asking(self.peer),
+                cancellation=cancellation,
+            )
 
     def store(
         self,
@@ -227,18 +238,20 @@ class TransferVerbs:
         :raises ConfigurationError: before any network: storing is not allowed, or a file is not there.
         """
         from airflow_provider_varian.dimse.store import check_allowed
-        from airflow_provider_varian.hooks import settings
+        from airflow_provider_varian.hooks import audit, settings
         from airflow_provider_varian.retrieval.destination import Destination
         from airflow_provider_varian.retrieval.store import store_files
+        from airflow_provider_varian.retrieval.trail_exports import Storing
 
         check_allowed(self.peer)
         named = files if isinstance(files, Sequence) and not isinstance(files, str) else [files]
-        return store_files(
-            self.peer,
-            [settings.source_path(path, place) for place, path in enumerate(named, start=1)],
-            store_id=store_id,
-            destination=Destination(settings.root_of(destination)),
-            recursive=recursive,
-            on_change=on_change,
-            cancellation=cancellation,
-        )
+        with audit.work_trail(self.peer) as trail, Storing(trail, self.peer, on_change=on_change) as told:
+            return store_files(
+                self.peer,
+                [settings.source_path(path, place) for place, path in enumerate(named, start=1)],
+                store_id=store_id,
+                destination=Destination(settings.root_of(destination)),
+                recursive=recursive,
+                on_change=told.changed,
+                cancellation=cancellation,
+            )

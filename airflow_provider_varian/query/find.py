@@ -30,6 +30,9 @@ from airflow_provider_varian.query.verdict import Verdict, any_of
 __all__ = ["FindResult", "FindSession", "find", "iter_find"]
 
 OnUndecided = Literal["error", "keep"]
+#: Is told of each query that is about to be put to a peer, as it was asked for: before it is taken apart for the peer's
+#: habits, and not of what decides an answer that is open.
+OnQuery = Callable[[Peer, Query], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,7 @@ class FindSession:
     :param profile: its habits, see :func:`airflow_provider_varian.aria.profile.profile_for`.
     :param cancellation: stops it from outside.
     :param on_wait: called with the seconds that were waited before an association was opened.
+    :param on_query: is told of each query.
 
     Entering raises what :func:`~airflow_provider_varian.dimse.association.associate` raises.
     """
@@ -81,9 +85,11 @@ class FindSession:
         profile: Profile,
         cancellation: Cancellation | None = None,
         on_wait: Callable[[float], None] | None = None,
+        on_query: OnQuery | None = None,
     ) -> None:
         self.peer = peer
         self.profile = profile
+        self._on_query = on_query
         proposed = [cx for model in InformationModel for cx in contexts.find(model.find_uid)]
         self._association = LastingAssociation(peer, proposed, step=STEP, cancellation=cancellation, on_wait=on_wait)
         self._open: Asker | None = None
@@ -180,6 +186,8 @@ class FindSession:
 
     def _matches(self, query: Query, doubtful: list[_Doubtful]) -> Iterator[Answered]:
         """Yield matches as they come, then those that a look at IMAGE level decided; collect what stays open."""
+        if self._on_query is not None:
+            self._on_query(self.peer, query)
         matcher, assumed = query.matcher(), self._asker.assumed
         with ending(self._asker.ask(query)) as datasets:
             for dataset in datasets:
@@ -237,18 +245,24 @@ def find(
     limit: int | None = None,
     undecided: OnUndecided = "error",
     cancellation: Cancellation | None = None,
+    on_query: OnQuery | None = None,
 ) -> FindResult:
     """Ask one query over an association of its own; see :class:`FindSession` for parameters and errors."""
     _check_limit(limit)
-    with FindSession(peer, profile=profile, cancellation=cancellation) as session:
+    with FindSession(peer, profile=profile, cancellation=cancellation, on_query=on_query) as session:
         return session.find(query, limit=limit, undecided=undecided)
 
 
 def iter_find(
-    peer: Peer, query: Query, *, profile: Profile, cancellation: Cancellation | None = None
+    peer: Peer,
+    query: Query,
+    *,
+    profile: Profile,
+    cancellation: Cancellation | None = None,
+    on_query: OnQuery | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Ask one query over an association of its own and yield matches; see :meth:`FindSession.iter_find`."""
-    with FindSession(peer, profile=profile, cancellation=cancellation) as session:
+    with FindSession(peer, profile=profile, cancellation=cancellation, on_query=on_query) as session:
         yield from session.iter_find(query)
 
 

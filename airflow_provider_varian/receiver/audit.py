@@ -49,9 +49,6 @@ _LAST_WAIT_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 5.0
 _OTHER: Final = "other"
 
-#: Refusals that say who somebody is not; the others tell of too much, or of what is no DICOM.
-_OF_IDENTITY: Final = frozenset({Refusal.NETWORK, Refusal.CALLED_AE_TITLE, Refusal.CALLING_AE_TITLE, Refusal.TLS})
-
 
 class _Stored(NamedTuple):
     when: float
@@ -272,12 +269,11 @@ class AuditTrail(Observer, UpkeepObserver):
 
     def _tell_refusal(self, key: tuple[str, str], count: int, when: float) -> None:
         source, reason = key
-        of_identity = reason in _OF_IDENTITY
         self._add(
             audit_message.security_alert(
                 self._us,
                 _at(when),
-                kind=audit_message.NODE_AUTHENTICATION if of_identity else audit_message.ACCESS_CONTROL_DECISION,
+                kind=audit_message.kind_of_refusal(reason),
                 subject=source or audit_message.UNKNOWN,
                 description=f"refused: {reason}" + (f", {count} more times" if count > 1 else ""),
             )

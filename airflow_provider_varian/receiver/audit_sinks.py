@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import ssl
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Final, Protocol
@@ -16,7 +17,7 @@ from typing import Final, Protocol
 from airflow_provider_varian.dimse import tls
 from airflow_provider_varian.dimse.peer import TlsSettings
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.receiver.audit_message import AuditMessage
+from airflow_provider_varian.receiver.audit_xml import AuditMessage
 
 #: The port of syslog over TLS (RFC 5425 4.1).
 SYSLOG_TLS_PORT: Final = 6514
@@ -53,7 +54,8 @@ class AuditSink(Protocol):
 class AuditFile:
     """A file that its owner alone may write, one message a line, durable before the next batch is begun.
 
-    It is opened anew when it was moved away, so a site may rotate it with what it rotates logs with.
+    It is opened anew when it was moved away, so a site may rotate it with what it rotates logs with. Several processes
+    may write to one: each batch is written under a lock (``flock``).
 
     :param path: the file; made (0600) when it does not exist.
     :raises ConfigurationError: when it cannot be written, or others may write it.
@@ -79,8 +81,9 @@ class AuditFile:
             self._open()
         rest = memoryview("".join(f"{message.xml}\n" for message in messages).encode("utf-8"))
         try:
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            with _alone(self._descriptor):
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
             os.fsync(self._descriptor)
         except OSError:
             self.close()  # opened anew for the next batch, which begins a line of its own then
@@ -97,7 +100,8 @@ class AuditFile:
         descriptor = os.open(self._path, flags, 0o600)
         try:
             self._check(os.fstat(descriptor), self._path.parent.stat())
-            self._end_line(descriptor)
+            with _alone(descriptor):
+                self._end_line(descriptor)
         except BaseException:
             os.close(descriptor)
             raise
@@ -137,6 +141,16 @@ class AuditFile:
             step="audit",
             hint="Give a file in a folder that this process's user alone may write; others may read it at most",
         )
+
+
+@contextlib.contextmanager
+def _alone(descriptor: int) -> Iterator[None]:
+    """Keep other processes from writing to a file meanwhile: a batch that the disk takes in pieces stays together."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 class AuditSyslog:

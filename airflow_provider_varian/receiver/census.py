@@ -26,12 +26,17 @@ class Count:
     :param unclaimed: objects that nobody has claimed.
     :param oldest_seconds: since the last byte of the oldest of them was written; 0 when there is none.
     :param broken: files that were set aside because they are no data set.
+    :param claimed: objects that retrievals have claimed and not let go of.
+    :param oldest_claimed_seconds: since the oldest claim that holds one of them was last changed, by a try that took or
+        let go of something; 0 when there is none.
     :param whole: whether all was counted in time; else there is more, and may be older.
     """
 
     unclaimed: int
     oldest_seconds: float
     broken: int
+    claimed: int
+    oldest_claimed_seconds: float
     whole: bool
 
 
@@ -66,17 +71,30 @@ class Census:
 
     def _made(self) -> Count:
         end = time.monotonic() + self._counting_seconds
-        unclaimed, oldest, whole = 0, 0.0, True
         now = time.time()
-        for written in _times(self._spool.new):
-            unclaimed += 1
-            oldest = max(oldest, now - written)
-            if unclaimed % _LOOK_AT_CLOCK_EVERY == 0 and time.monotonic() > end:
-                whole = False
-                break
+        unclaimed, oldest, all_unclaimed = _counted(_times(self._spool.new), now, end)
+        claimed, oldest_claimed, all_claimed = _counted(_claims(self._spool.root / "claimed"), now, end)
         with os.scandir(self._spool.broken) as found:
             broken = sum(1 for _ in found)
-        return Count(unclaimed=unclaimed, oldest_seconds=oldest, broken=broken, whole=whole)
+        return Count(
+            unclaimed=unclaimed,
+            oldest_seconds=oldest,
+            broken=broken,
+            claimed=claimed,
+            oldest_claimed_seconds=oldest_claimed,
+            whole=all_unclaimed and all_claimed,
+        )
+
+
+def _counted(times: Iterator[float], now: float, end: float) -> tuple[int, float, bool]:
+    """Count until a time of the monotonic clock; return how many, the age of the oldest, and whether that is all."""
+    count, oldest = 0, 0.0
+    for at in times:
+        count += 1
+        oldest = max(oldest, now - at)
+        if count % _LOOK_AT_CLOCK_EVERY == 0 and time.monotonic() > end:
+            return count, oldest, False
+    return count, oldest, True
 
 
 def _times(new: Path) -> Iterator[float]:
@@ -89,3 +107,21 @@ def _times(new: Path) -> Iterator[float]:
                 except FileNotFoundError:
                     continue  # claimed in this moment
                 yield written
+
+
+def _claims(claimed: Path) -> Iterator[float]:
+    """Iterate over the objects of all claims: for each the time at which its claim was last changed.
+
+    Not that of the object, which may have waited long before it was claimed.
+    """
+    with os.scandir(claimed) as found:
+        claims = [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+    for claim in claims:
+        try:
+            changed = os.stat(claim, follow_symlinks=False).st_mtime
+            with os.scandir(claim) as objects:
+                count = sum(entry.name.endswith(".dcm") for entry in objects)
+        except FileNotFoundError:
+            continue  # closed in this moment
+        for _ in range(count):
+            yield changed

@@ -237,6 +237,12 @@ class _SpoolCollector(Collector):
             "Seconds since the oldest of them was written; 0 when there is none.",
             found.oldest_seconds,
         )
+        yield _told("spool_claimed_objects", "Objects that retrievals have claimed and not let go of.", found.claimed)
+        yield _told(
+            "spool_oldest_claim_seconds",
+            "Seconds since the oldest claim that holds one of them was last changed; 0 when there is none.",
+            found.oldest_claimed_seconds,
+        )
         yield _told("spool_broken_objects", "Files that were set aside because they are no data set.", found.broken)
         yield _told("spool_counted_whole", "0 when there was too much in the spool to count it in time.", found.whole)
 

@@ -64,8 +64,9 @@ class ReceiverSettings:
     :param limits: how much at once, and for how long.
     :param max_pdu: the longest P-DATA-TF to announce, in bytes. 128 KiB: what is larger is not faster.
     :param durable: whether objects are on the disk before they are acknowledged.
-    :param drain_seconds: how long associations may go on when it is told to stop. 30: systemd and Kubernetes kill
-        later than that; a container of Docker's needs a longer ``stop_grace_period``.
+    :param drain_seconds: how long associations may go on when it is told to stop. What runs beside it ends after that,
+        in more than a minute at worst: whoever kills it later, a supervisor, has to wait for the sum
+        (docs/howto/receiver.md, 120 seconds).
     :raises ConfigurationError: names what is wrong, and what to change.
     """
 

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from airflow_provider_varian.errors import ReceiverUnavailableError
 from airflow_provider_varian.receiver.file_meta import read_file_meta
 from airflow_provider_varian.receiver.head import HEAD_BYTES, DataSetError, parse_head
 from airflow_provider_varian.receiver.rounds import Rounds
-from airflow_provider_varian.receiver.spool import Spool, SpooledObject
+from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.receiver.upkeep import Removed, UpkeepObserver
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,13 @@ logger = logging.getLogger(__name__)
 RETENTION_SECONDS: Final = 14 * 86400.0
 #: How often a sweeper looks. An hour: retention is days, and a full spool is told by its metrics, not by the sweeper.
 INTERVAL_SECONDS: Final = 3600.0
-#: Claims without a file, and locks that nobody holds, are left alone for as long: their try may have begun just now.
+#: Claims without a file, locks that nobody holds, and notes that are being written are left alone for as long: their
+#: try may have begun just now.
 _DEAD_SECONDS: Final = 3600.0
 _DAY: Final = 86400.0
 _STOP_SECONDS: Final = 10.0
+#: As :class:`airflow_provider_varian.retrieval.wanted.SpoolDocuments` names what it is writing.
+_NOTE: Final = re.compile(r"\.[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,12 +51,14 @@ class Swept:
     :param fragments: of dead writers, never acknowledged.
     :param claims: folders of retrievals with nothing left in them.
     :param locks: of retrievals that do not run.
+    :param notes: of what retrievals wait for, which a kill cut off before they had their name.
     """
 
     removed: int = 0
     fragments: int = 0
     claims: int = 0
     locks: int = 0
+    notes: int = 0
 
 
 class Sweeper:
@@ -98,7 +105,13 @@ class Sweeper:
         fragments = self._spool.sweep()
         with self._spool.usable():
             removed = self._remove_old() if self._retention_seconds > 0 else 0
-            return Swept(removed=removed, fragments=fragments, claims=self._close_claims(), locks=self._open_locks())
+            return Swept(
+                removed=removed,
+                fragments=fragments,
+                claims=self._close_claims(),
+                locks=self._open_locks(),
+                notes=self._remove_notes(),
+            )
 
     def _round(self) -> float:
         try:
@@ -159,6 +172,22 @@ class Sweeper:
             with _held(path, create=False) as is_ours:
                 opened += is_ours
         return opened
+
+    def _remove_notes(self) -> int:
+        """Remove what a kill left of a note in ``wanted``: its name begins with a point until it is whole."""
+        oldest = time.time() - _DEAD_SECONDS
+        with os.scandir(self._spool.wanted) as found:
+            left = [entry.path for entry in found if _NOTE.fullmatch(entry.name) and _is_old(entry, oldest)]
+        for path in left:
+            Path(path).unlink(missing_ok=True)
+        return len(left)
+
+
+def _is_old(entry: os.DirEntry[str], oldest: float) -> bool:
+    try:
+        return entry.stat(follow_symlinks=False).st_mtime < oldest
+    except FileNotFoundError:
+        return False  # it has its name by now
 
 
 def sweep_if_due(spool: Spool, *, retention_seconds: float = RETENTION_SECONDS) -> Swept | None:

@@ -17,7 +17,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.query.find import FindResult, FindSession
+from airflow_provider_varian.query.find import FindResult, FindSession, OnQuery
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Query
@@ -43,6 +43,7 @@ def list_expected(
     layout: Layout,
     profile: Profile,
     cancellation: Cancellation | None = None,
+    on_query: OnQuery | None = None,
 ) -> Listed:
     """Ask the peer what it holds of a request.
 
@@ -51,10 +52,17 @@ def list_expected(
     :param layout: its keywords are asked for too, to tell paths before objects are here.
     :param profile: how many equal answers make a list stable, and how far apart.
     :param cancellation: stops it from outside.
+    :param on_query: is told of each query.
     :return: the instances, whether the request's limit was hit, and warnings.
     """
     return list_instances(
-        peer, [request.keys], layout=layout, profile=profile, limit=request.limit, cancellation=cancellation
+        peer,
+        [request.keys],
+        layout=layout,
+        profile=profile,
+        limit=request.limit,
+        cancellation=cancellation,
+        on_query=on_query,
     )
 
 
@@ -67,6 +75,7 @@ def list_instances(
     limit: int | None = None,
     cancellation: Cancellation | None = None,
     on_wait: Callable[[float], None] | None = None,
+    on_query: OnQuery | None = None,
 ) -> Listed:
     """Ask the peer for the instances below some entities.
 
@@ -78,13 +87,16 @@ def list_instances(
     :param limit: list so many at most.
     :param cancellation: stops it from outside.
     :param on_wait: called with the seconds that were waited before the peer could be called.
+    :param on_query: is told of each query.
     :return: the instances, whether the limit was hit, and warnings.
     """
     cancellation = cancellation or Cancellation()
     queries = [_query(keys, layout) for keys in named]
 
     def ask() -> FindResult:
-        with FindSession(peer, profile=profile, cancellation=cancellation, on_wait=on_wait) as session:
+        with FindSession(
+            peer, profile=profile, cancellation=cancellation, on_wait=on_wait, on_query=on_query
+        ) as session:
             return _joined(session, queries, limit)
 
     result = list_until_stable(ask, profile=profile, cancellation=cancellation)

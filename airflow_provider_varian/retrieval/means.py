@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
+from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.receiver.observer import Observer
 from airflow_provider_varian.retrieval.method import Method, can_move
 from airflow_provider_varian.retrieval.receivers import NamedReceiver
 
@@ -27,6 +29,8 @@ class Means:
     :param settle_seconds: seconds of quiet after which late objects are given up.
     :param on_progress: called with each pending response.
     :param receiver: the standing receiver that C-MOVE sends to; ``None``: one inside the task.
+    :param on_query: is told of each query.
+    :param observer: is told what a receiver inside the task does.
     """
 
     peer: Peer
@@ -37,6 +41,8 @@ class Means:
     settle_seconds: float
     on_progress: Progress | None = None
     receiver: NamedReceiver | None = None
+    on_query: OnQuery | None = None
+    observer: Observer | None = None
 
     @property
     def can_move(self) -> bool:

@@ -46,6 +46,7 @@ class FileHead:
 
     :param sop_class_uid: (0008,0016) of the data set.
     :param sop_instance_uid: (0008,0018) of the data set.
+    :param study_instance_uid: (0020,000D) of the data set; empty when it does not tell.
     :param transfer_syntax_uid: (0002,0010).
     :param offset: where the data set begins, bytes.
     """
@@ -54,6 +55,7 @@ class FileHead:
     sop_instance_uid: str
     transfer_syntax_uid: str
     offset: int
+    study_instance_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,7 @@ def _head_of_data_set(front: bytes, meta: FileMeta) -> FileHead:
     except DataSetError:
         raise UnsendableError("its data set is not of the transfer syntax that it names") from None
     sop_class, sop_instance = head.sop_class_uid or "", head.sop_instance_uid or ""
+    study = head.study_instance_uid or ""
     if not uids.is_uid(sop_class) or not uids.is_uid(sop_instance):
         raise UnsendableError("its data set has no SOP Class UID or no SOP Instance UID")
     if (sop_class, sop_instance) != (meta.sop_class_uid, meta.sop_instance_uid):
@@ -119,6 +122,7 @@ def _head_of_data_set(front: bytes, meta: FileMeta) -> FileHead:
         sop_instance_uid=sop_instance,
         transfer_syntax_uid=meta.transfer_syntax_uid,
         offset=meta.data_set_offset,
+        study_instance_uid=study if uids.is_uid(study) else "",
     )
 
 

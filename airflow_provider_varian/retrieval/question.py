@@ -113,6 +113,7 @@ class Question:
             layout=self._layout,
             profile=self._means.profile,
             cancellation=self._means.cancellation,
+            on_query=self._means.on_query,
         )
 
     def _warn_of_kept(self, count: int) -> None:

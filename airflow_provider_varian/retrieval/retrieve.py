@@ -20,10 +20,12 @@ from typing import TYPE_CHECKING
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
+from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.claim_lock import only_try
+from airflow_provider_varian.receiver.observer import Observer
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.receiver.sweep import sweep_if_due
+from airflow_provider_varian.receiver.sweep import RETENTION_SECONDS, sweep_if_due
 from airflow_provider_varian.retrieval.arrivals import Arrivals
 from airflow_provider_varian.retrieval.claims import Claims
 from airflow_provider_varian.retrieval.destination import Destination
@@ -82,6 +84,9 @@ def retrieve(
     on_progress: Progress | None = None,
     cancellation: Cancellation | None = None,
     receiver: NamedReceiver | None = None,
+    spool_retention_seconds: float = RETENTION_SECONDS,
+    on_query: OnQuery | None = None,
+    observer: Observer | None = None,
     dry_run: bool = False,
 ) -> RetrievalResult:
     """Bring what a request names to a destination, and account for each instance.
@@ -109,6 +114,9 @@ def retrieve(
     :param on_progress: called with each pending response of the peer.
     :param cancellation: stops it from outside.
     :param receiver: the standing receiver that C-MOVE sends to; ``None``: one in this process. C-GET needs none.
+    :param spool_retention_seconds: for how long an object of ``spool_root`` that nobody claims is kept; 0: for ever.
+    :param on_query: is told of each query.
+    :param observer: is told what a receiver in this process does.
     :param dry_run: list and look up what is held; move nothing and write nothing.
     :return: the judged retrieval. Outcomes other than ``complete`` are not errors here.
     :raises CancelledError: cancelled; the manifest stays ``pending``.
@@ -137,6 +145,8 @@ def retrieve(
         settle_seconds=profile.settle_seconds,
         on_progress=on_progress,
         receiver=receiver,
+        on_query=on_query,
+        observer=observer,
     )
     job = partial(
         _Job,
@@ -149,6 +159,7 @@ def retrieve(
         refresh=refresh,
         recheck_rounds=recheck_rounds,
         on_change=on_change,
+        spool_retention_seconds=spool_retention_seconds,
     )
     if dry_run:
         return job().plan()
@@ -173,8 +184,10 @@ class _Job:
         refresh: Refresh,
         recheck_rounds: int,
         on_change: OnChange | None,
+        spool_retention_seconds: float,
     ) -> None:
         self._means = means
+        self._spool_retention_seconds = spool_retention_seconds
         self._destination = destination
         self._layout = layout
         self._versions = Versions(destination, refresh)
@@ -334,7 +347,8 @@ class _Job:
                 intake.close()
         receiver = self._means.receiver
         if receiver is None or receiver.spool_root is None:  # else it is that one's to sweep, running or not
-            sweep_if_due(spool)  # afterwards: what lay there may have been what this retrieval came for
+            # Afterwards: what lay there may have been what this retrieval came for.
+            sweep_if_due(spool, retention_seconds=self._spool_retention_seconds)
 
     def _was_killed(self) -> bool:
         return self._previous is not None and self._previous.outcome is Outcome.PENDING

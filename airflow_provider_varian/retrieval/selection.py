@@ -9,7 +9,7 @@ from typing import Any
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import QueryError, UndecidedMatchError
-from airflow_provider_varian.query.find import FindResult, find
+from airflow_provider_varian.query.find import FindResult, OnQuery, find
 from airflow_provider_varian.query.level import UNIQUE_KEYS, Level, deepest_level
 from airflow_provider_varian.query.model import model_for
 from airflow_provider_varian.query.profile import Profile
@@ -36,6 +36,7 @@ def select(
     minimum: int | None = None,
     limit: int | None = None,
     cancellation: Cancellation | None = None,
+    on_query: OnQuery | None = None,
 ) -> RetrievalRequest:
     """Return the request that retrieves what a level and keys describe.
 
@@ -52,6 +53,7 @@ def select(
     :param minimum: how many instances must exist at least.
     :param limit: take so many instances at most.
     :param cancellation: stops it from outside.
+    :param on_query: is told of each query, also when the question is put again.
     :raises QueryError: when nothing, or a whole patient unasked, is named.
     """
     layout = layout or Layout()
@@ -65,7 +67,8 @@ def select(
         asked = {"PatientID": "", **keys}
     if at is Level.IMAGE:
         asked = {**dict.fromkeys(answered_keywords(layout)), **asked}
-    question = _Question(peer, Query.build(at, asked, timezone=peer.timezone), profile, layout, limit, cancellation)
+    query = Query.build(at, asked, timezone=peer.timezone)
+    question = _Question(peer, query, profile, layout, limit, cancellation, on_query)
     # One more than the limit tells the re-check whether it was hit.
     wider = question if limit is None else replace(question, limit=limit + 1)
     return replace(question.request(), minimum=minimum, limit=limit, relist=wider.again)
@@ -81,6 +84,7 @@ class _Question:
     layout: Layout
     limit: int | None
     cancellation: Cancellation | None
+    on_query: OnQuery | None
 
     def request(self) -> RetrievalRequest:
         """Ask, and return what retrieves the answer."""
@@ -121,7 +125,14 @@ class _Question:
 
     def _ask(self) -> FindResult:
         limit = self.limit if self.query.level is Level.IMAGE else None
-        return find(self.peer, self.query, profile=self.profile, limit=limit, cancellation=self.cancellation)
+        return find(
+            self.peer,
+            self.query,
+            profile=self.profile,
+            limit=limit,
+            cancellation=self.cancellation,
+            on_query=self.on_query,
+        )
 
     def _groups(self, found: FindResult) -> list[dict[str, str | list[str]]]:
         _check_named(self.peer, self.query.level, found)
@@ -135,6 +146,7 @@ class _Question:
             profile=self.profile,
             limit=self.limit,
             cancellation=self.cancellation,
+            on_query=self.on_query,
         )
 
 

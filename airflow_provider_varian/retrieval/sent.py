@@ -49,6 +49,7 @@ class SentObject:
         them any more.
     :param sop_instance_uid: which object; empty when the file holds none.
     :param sop_class_uid: likewise.
+    :param study_instance_uid: its study; empty when the file does not tell.
     :param transfer_syntax_uid: of the file.
     :param sent_transfer_syntax_uid: in which it went.
     :param state: what became of it.
@@ -64,6 +65,7 @@ class SentObject:
     position: int | None
     sop_instance_uid: str = ""
     sop_class_uid: str = ""
+    study_instance_uid: str = ""
     transfer_syntax_uid: str = ""
     sent_transfer_syntax_uid: str = ""
     state: StoreState = StoreState.UNSENT
@@ -94,7 +96,10 @@ class SentObject:
         if "status" in read:
             read["status"] = int(read["status"], 16)
         found = cls(**read)
-        texts = (found.sop_instance_uid, found.sop_class_uid, found.transfer_syntax_uid, found.reason, found.sha256)
+        texts = (
+            *(found.sop_instance_uid, found.sop_class_uid, found.study_instance_uid, found.transfer_syntax_uid),
+            *(found.reason, found.sha256),
+        )
         numbers = (found.attempts, found.bytes or 0)
         if not all(isinstance(text, str) for text in texts) or not all(isinstance(each, int) for each in numbers):
             raise ValueError("an object has a value of the wrong type")

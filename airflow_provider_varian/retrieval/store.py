@@ -317,7 +317,7 @@ class _File:
         self._sha256 = ""
         self.entry = entry
         entry.sop_class_uid, entry.sop_instance_uid = head.sop_class_uid, head.sop_instance_uid
-        entry.transfer_syntax_uid = head.transfer_syntax_uid
+        entry.study_instance_uid, entry.transfer_syntax_uid = head.study_instance_uid, head.transfer_syntax_uid
 
     @property
     def sop_class_uid(self) -> str:

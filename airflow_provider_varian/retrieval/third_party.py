@@ -14,6 +14,7 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.patience import patient_profile
@@ -48,6 +49,8 @@ def move_to_third_party(
     recheck_rounds: int = RECHECK_ROUNDS,
     on_change: OnChange | None = None,
     on_progress: Callable[[SubOperations], None] | None = None,
+    on_account: OnChange | None = None,
+    on_query: OnQuery | None = None,
     cancellation: Cancellation | None = None,
 ) -> ThirdPartyResult:
     """Have a peer send objects to another AE that it knows, and account for each of them.
@@ -73,7 +76,9 @@ def move_to_third_party(
     :param recheck_rounds: how often to ask for the source's list again afterwards, at most; what is new in it is moved
         too; 0: never.
     :param on_change: called with the manifest each time that it was written.
+    :param on_account: called with the account each time that it changed, whether it is kept or not.
     :param on_progress: called with each pending response.
+    :param on_query: is told of each query, at the peer and at ``verify_peer``.
     :param cancellation: stops it from outside.
     :return: the judged move. Outcomes other than ``complete`` are not errors here.
     :raises CancelledError: cancelled; the manifest stays ``pending``.
@@ -111,6 +116,7 @@ def move_to_third_party(
             profile=verify_profile or Profile(name="generic"),
             patients=patients,
             cancellation=cancellation,
+            on_query=on_query,
         )
     elif verify_path is not None:
         proof = FiledInFolder(
@@ -129,6 +135,8 @@ def move_to_third_party(
         recheck_rounds=recheck_rounds,
         on_change=on_change,
         on_progress=on_progress,
+        on_account=on_account,
+        on_query=on_query,
         cancellation=cancellation,
     )
     return job.run()

@@ -14,6 +14,7 @@ from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
+from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.retrieval.destination import Destination
@@ -62,9 +63,13 @@ class ThirdPartyJob:
         recheck_rounds: int,
         on_change: OnChange | None,
         on_progress: Callable[[SubOperations], None] | None,
+        on_account: OnChange | None,
+        on_query: OnQuery | None,
         cancellation: Cancellation,
     ) -> None:
         self._peer = peer
+        self._on_account = on_account
+        self._on_query = on_query
         self._request = request
         self._destination = destination
         self._profile = profile
@@ -182,7 +187,12 @@ class ThirdPartyJob:
 
     def _list_keys(self, request: RetrievalRequest) -> Listed:
         return list_expected(
-            self._peer, request, layout=Layout(), profile=self._profile, cancellation=self._cancellation
+            self._peer,
+            request,
+            layout=Layout(),
+            profile=self._profile,
+            cancellation=self._cancellation,
+            on_query=self._on_query,
         )
 
     def _know(self, items: Iterable[Expected]) -> None:
@@ -342,6 +352,8 @@ class ThirdPartyJob:
 
     def _write(self) -> None:
         self._written = time.monotonic()
+        if self._on_account is not None:
+            self._on_account(self._manifest)
         if self._root is None:
             return
         self._manifest.write(self._root)

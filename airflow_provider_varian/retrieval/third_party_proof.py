@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import DicomError, TransientDicomError
+from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.model import model_for
 from airflow_provider_varian.query.profile import Profile
@@ -88,6 +89,7 @@ class ListedAtPeer:
     :param patients: PatientIDs by SOP Instance UID, as far as they are known when a look is taken; peers of the
         Patient Root model need them.
     :param cancellation: stops a query from outside.
+    :param on_query: is told of each query.
     """
 
     state = State.LISTED
@@ -99,8 +101,10 @@ class ListedAtPeer:
         profile: Profile,
         patients: Mapping[str, str],
         cancellation: Cancellation | None = None,
+        on_query: OnQuery | None = None,
     ) -> None:
         self._peer = peer
+        self._on_query = on_query
         # What is listed once is listed; that everything is there is waited for by looking again.
         self._profile = replace(profile, stable_counts=1)
         self.look_seconds = profile.stable_interval_seconds
@@ -150,6 +154,7 @@ class ListedAtPeer:
             profile=self._profile,
             cancellation=self._cancellation,
             on_wait=self._wait,
+            on_query=self._on_query,
         )
         return {item.sop_instance_uid for item in expected} & uids
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from datetime import date, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from zoneinfo import ZoneInfo
 import pendulum
 import pytest
 from support.airflow_process import ROOT, new_home, run_dags
+from support.audit_schema import checked, event, participant, query
 from support.faulty import Faulty
 from support.identifiers import forms_of, found_in
 from support.ports import free_port
@@ -222,6 +224,9 @@ def clinical(site, tmp_path_factory):
         dags=Path(__file__).parent / "dags",
         connections={"aria": environment},
     )
+    # With an audit trail beside them: no patient is named there either.
+    (home.root / "audit").mkdir(mode=0o700)
+    home.environment["AIRFLOW__VARIAN__AUDIT"] = str(home.root / "audit" / "audit.xml")
     (result,), output = run_dags(home, [{"dag_id": "patients_on_purpose"}])
     from airflow_provider_varian.simulator.facts import case_facts
 
@@ -248,9 +253,22 @@ def test_no_patient_is_named_in_the_log(clinical):
 def test_no_patient_is_named_in_airflows_database_or_files(clinical):
     files = [path for path in clinical.home.root.rglob("*") if path.is_file()]
     files = [path for path in files if not path.is_relative_to(clinical.home.storage)]
-    assert clinical.home.database in files
+    assert {clinical.home.database, clinical.home.root / "audit" / "audit.xml"} <= set(files)
     named = {str(path): found_in(path.read_bytes(), clinical.words) for path in files}
     assert {path: words for path, words in named.items() if words} == {}
+
+
+def test_the_audit_trail_tells_of_each_task_and_of_no_patient(clinical):
+    lines = (clinical.home.root / "audit" / "audit.xml").read_text(encoding="utf-8").splitlines()
+    found = [checked(line) for line in lines]
+    for_whom = re.compile(r"dag_id=patients_on_purpose, run_id=\S+, task_id=(\w+)(, map_index=\d+)?, try_number=1")
+    tasks = {for_whom.fullmatch(participant(message, "110151")["UserID"])[1] for message in found}
+    assert {"patients", "plans"} <= tasks
+    assert {event(message) for message in found} >= {"110112"}
+    asked = [str(query(message)) for message in found if event(message) == "110112"]
+    assert any("withheld" in identifier for identifier in asked)
+    assert found_in("\n".join(asked).encode(), clinical.words) == []
+    assert "AuditMessage" not in clinical.output
 
 
 def test_no_patient_is_named_in_a_manifest_or_a_path(clinical):

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import base64
 import functools
+import io
 import re
 from datetime import datetime
 from xml.etree import ElementTree
 
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
 from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
 
 TOKEN = re.compile(r"\S(.*\S)?")
 UID = re.compile(r"[0-9.]{1,64}")
@@ -44,6 +48,8 @@ ATTRIBUTES = {
         "NetworkAccessPointTypeCode?": one_of("1", "2", "3", "4", "5"),
     },
     "RoleIDCode": CODE,
+    "MediaIdentifier": {},
+    "MediaType": CODE,
     "AuditSourceIdentification": {"AuditEnterpriseSiteID?": TOKEN, "AuditSourceID": TOKEN},
     "AuditSourceTypeCode": {"csd-code": one_of(*"123456789")},
     "ParticipantObjectIdentification": {
@@ -55,6 +61,7 @@ ATTRIBUTES = {
     },
     "ParticipantObjectIDTypeCode": CODE,
     "ParticipantObjectName": {},
+    "ParticipantObjectQuery": {},
     "ParticipantObjectDetail": {"type": TOKEN, "value": re.compile("[A-Za-z0-9+/]+=*")},
     "ParticipantObjectDescription": {},
     "SOPClass": {"UID?": TOKEN, "NumberOfInstances": INTEGER},
@@ -65,10 +72,11 @@ CHILDREN = {
     "AuditMessage": r"EventIdentification (ActiveParticipant )+AuditSourceIdentification "
     r"(ParticipantObjectIdentification )*",
     "EventIdentification": r"EventID (EventTypeCode )*(EventOutcomeDescription )?",
-    "ActiveParticipant": r"(RoleIDCode )*",
+    "ActiveParticipant": r"(RoleIDCode )*(MediaIdentifier )?",
+    "MediaIdentifier": r"MediaType ",
     "AuditSourceIdentification": r"(AuditSourceTypeCode )*",
-    "ParticipantObjectIdentification": r"ParticipantObjectIDTypeCode ParticipantObjectName (ParticipantObjectDetail )*"
-    r"(ParticipantObjectDescription )*",
+    "ParticipantObjectIdentification": r"ParticipantObjectIDTypeCode (ParticipantObjectName|ParticipantObjectQuery) "
+    r"(ParticipantObjectDetail )*(ParticipantObjectDescription )*",
     "ParticipantObjectDescription": r"(SOPClass )*",
 }
 
@@ -105,8 +113,8 @@ def _check_code(element: ElementTree.Element) -> None:
 
 @functools.cache
 def _known() -> dict[str, str]:
-    """Return what the codes of the audit trail mean (PS3.16, CID 400 to 404)."""
-    groups = (codes.cid400, codes.cid401, codes.cid402, codes.cid404)
+    """Return what the codes of the audit trail mean (PS3.16, CID 400 to 405)."""
+    groups = (codes.cid400, codes.cid401, codes.cid402, codes.cid404, codes.cid405)
     return {code.value: code.meaning for group in groups for code in (getattr(group, name) for name in group.dir())}
 
 
@@ -143,8 +151,36 @@ def sop_classes(root: ElementTree.Element) -> dict[str, int]:
     return {element.attrib["UID"]: int(element.attrib["NumberOfInstances"]) for element in root.iter("SOPClass")}
 
 
-def detail(root: ElementTree.Element) -> str:
-    """Return the description of an alert."""
-    (found,) = root.iter("ParticipantObjectDetail")
-    assert found.attrib["type"] == "Alert Description"
-    return base64.b64decode(found.attrib["value"]).decode("utf-8")
+def detail(root: ElementTree.Element, kind: str = "Alert Description") -> str:
+    """Return the only detail of a message, the description of an alert."""
+    (found,) = details(root).items()
+    assert found[0] == kind
+    return found[1]
+
+
+def details(root: ElementTree.Element) -> dict[str, str]:
+    """Return the details of a message by their kind."""
+    return {
+        each.attrib["type"]: base64.b64decode(each.attrib["value"]).decode("utf-8")
+        for each in root.iter("ParticipantObjectDetail")
+    }
+
+
+def query(root: ElementTree.Element) -> Dataset:
+    """Return the identifier of a query, decoded by pydicom as its message says."""
+    (found,) = root.iter("ParticipantObjectQuery")
+    assert details(root)["TransferSyntax"] == ExplicitVRLittleEndian
+    return read_dataset(io.BytesIO(base64.b64decode(found.text)), is_implicit_VR=False, is_little_endian=True)
+
+
+def failure(root: ElementTree.Element) -> str:
+    """Return why something did not succeed; empty when it did."""
+    outcome = root.find("EventIdentification").attrib["EventOutcomeIndicator"]
+    text = root.findtext("EventIdentification/EventOutcomeDescription") or ""
+    assert (outcome == "4") == bool(text)
+    return text
+
+
+def action(root: ElementTree.Element) -> str:
+    """Return EventActionCode."""
+    return root.find("EventIdentification").attrib["EventActionCode"]

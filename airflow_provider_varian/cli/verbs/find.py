@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.cli.arguments import positive
+from airflow_provider_varian.cli.audit_options import add_trail_arguments, work_trail
 from airflow_provider_varian.cli.interrupt import interruptible
 from airflow_provider_varian.cli.keys import add_key_arguments, level_of, parse_keys
 from airflow_provider_varian.cli.peer_options import add_peer_arguments, peer_from_arguments
@@ -31,18 +32,27 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add_key_arguments(parser)
     parser.add_argument("--limit", type=positive, metavar="N", help="stop after so many answers (exit status 3)")
     parser.add_argument("--json", action="store_true", help="print a JSON list with one mapping per answer")
+    add_trail_arguments(parser)
 
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
     from airflow_provider_varian.aria.profile import profile_for
     from airflow_provider_varian.query.find import find
     from airflow_provider_varian.query.query import Query
+    from airflow_provider_varian.retrieval.trail import Asking
 
     keys = parse_keys(arguments.keys)
     query = Query.build(level_of(arguments.level, keys), keys)
     peer = peer_from_arguments(arguments)
-    with interruptible() as cancellation:
-        found = find(peer, query, profile=profile_for(peer), limit=arguments.limit, cancellation=cancellation)
+    with work_trail(arguments, peer) as trail, interruptible() as cancellation:
+        found = find(
+            peer,
+            query,
+            profile=profile_for(peer),
+            limit=arguments.limit,
+            cancellation=cancellation,
+            on_query=Asking(trail),
+        )
     # Warnings about the answer as a whole have been logged, and the log is on standard error.
     if found.limited:
         output.note(f"stopped after {len(found.answers)} answers, as --limit asked: there may be more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.cli.arguments import not_negative, seconds
+from airflow_provider_varian.cli.audit_options import add_trail_arguments, work_trail
 from airflow_provider_varian.cli.interrupt import interruptible
 from airflow_provider_varian.cli.keys import add_key_arguments, level_of, parse_keys, refuse_keys_without_values
 from airflow_provider_varian.cli.peer_options import add_peer_arguments, peer_beside, peer_from_arguments
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_varian.dimse.peer import Peer
     from airflow_provider_varian.dimse.suboperations import SubOperations
     from airflow_provider_varian.retrieval.third_party import ThirdPartyResult
+    from airflow_provider_varian.retrieval.trail import WorkTrail
 
 _EXAMPLES: Final = """\
   varian-dicom move --peer VMSDBD@aria-db:51402 --calling AIRFLOW --destination VMSFD -k SOPInstanceUID=1.2.246.352.71.5
@@ -52,6 +54,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
         help="ask for the list again afterwards, at most N times, for what is new; default: 3",
     )
     add("--json", action="store_true", help="print the result as JSON")
+    add_trail_arguments(parser)
 
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
@@ -63,8 +66,8 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
         verify_peer = peer_beside(
             address=arguments.verify_peer, conn_id=arguments.verify_conn, calling=peer.calling_ae_title
         )
-    with interruptible() as cancellation:
-        moved = _move(arguments, output, peer, verify_peer, keys, cancellation)
+    with work_trail(arguments, peer) as trail, interruptible() as cancellation:
+        moved = _move(arguments, output, peer, verify_peer, keys, trail, cancellation)
     if not moved.counts["found"]:
         output.note("nothing found")
     _show(arguments.destination, moved, output)
@@ -77,6 +80,7 @@ def _move(
     peer: Peer,
     verify_peer: Peer | None,
     keys: Mapping[str, Any],
+    trail: WorkTrail | None,
     cancellation: Cancellation,
 ) -> ThirdPartyResult:
     from airflow_provider_varian.aria.profile import profile_for
@@ -85,10 +89,13 @@ def _move(
     from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS
     from airflow_provider_varian.retrieval.selection import select
     from airflow_provider_varian.retrieval.third_party import move_to_third_party
+    from airflow_provider_varian.retrieval.trail import Asking
+    from airflow_provider_varian.retrieval.trail_exports import Moving
 
+    asking = Asking(trail)
     profile = profile_for(peer)
     root = Destination(arguments.manifest) if arguments.manifest else None
-    request = select(peer, arguments.level, keys, profile=profile, cancellation=cancellation)
+    request = select(peer, arguments.level, keys, profile=profile, cancellation=cancellation, on_query=asking)
     retrieval_id = ""
     if root is not None:
         retrieval_id = retrieval_id_of_command(
@@ -107,21 +114,24 @@ def _move(
             done = (report.completed or 0) + (report.failed or 0) + (report.warning or 0)
             advance(done, None if report.remaining is None else done + report.remaining, "")
 
-        return move_to_third_party(
-            peer,
-            request,
-            destination=arguments.destination,
-            profile=profile,
-            manifest_root=root,
-            retrieval_id=retrieval_id,
-            verify_peer=verify_peer,
-            verify_profile=profile_for(verify_peer) if verify_peer is not None else None,
-            verify_path=arguments.verify_path,
-            settle_seconds=arguments.settle,
-            recheck_rounds=RECHECK_ROUNDS if arguments.recheck is None else arguments.recheck,
-            cancellation=cancellation,
-            on_progress=on_progress,
-        )
+        with Moving(trail, peer, arguments.destination) as told:
+            return move_to_third_party(
+                peer,
+                request,
+                destination=arguments.destination,
+                profile=profile,
+                manifest_root=root,
+                retrieval_id=retrieval_id,
+                verify_peer=verify_peer,
+                verify_profile=profile_for(verify_peer) if verify_peer is not None else None,
+                verify_path=arguments.verify_path,
+                settle_seconds=arguments.settle,
+                recheck_rounds=RECHECK_ROUNDS if arguments.recheck is None else arguments.recheck,
+                cancellation=cancellation,
+                on_account=told.changed,
+                on_query=asking,
+                on_progress=on_progress,
+            )
 
 
 def _show(destination: str, moved: ThirdPartyResult, output: Output) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.cli.arguments import listening_address, not_negative, positive, seconds
+from airflow_provider_varian.cli.audit_options import add_trail_arguments, work_trail
 from airflow_provider_varian.cli.interrupt import interruptible
 from airflow_provider_varian.cli.keys import add_key_arguments, level_of, parse_keys, refuse_keys_without_values
 from airflow_provider_varian.cli.peer_options import add_peer_arguments, peer_from_arguments
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.manifest import Manifest
     from airflow_provider_varian.retrieval.receivers import NamedReceiver
     from airflow_provider_varian.retrieval.retrieve import RetrievalResult
+    from airflow_provider_varian.retrieval.trail import WorkTrail
 
 _EXAMPLES: Final = """\
   varian-dicom retrieve --peer VMSDBD@aria-db:51402 --calling AIRFLOW --listen 11112 --out /srv/qa \\
@@ -90,6 +92,7 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--settle", type=seconds, metavar="SECONDS", help="seconds of quiet after which late objects are given up")
     add("--dry-run", action="store_true", help="list what would be retrieved, retrieve and write nothing")
     add("--json", action="store_true", help="print the result as JSON")
+    add_trail_arguments(parser)
 
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
@@ -105,8 +108,8 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
             hint="Add --listen with the port of our trusted entity, or --receiver for a standing receiver.",
         )
     try:
-        with interruptible() as cancellation:
-            result = _retrieve(arguments, output, peer, receiver, keys, cancellation)
+        with work_trail(arguments, peer) as trail, interruptible() as cancellation:
+            result = _retrieve(arguments, output, peer, receiver, keys, trail, cancellation)
     except ContextRejectedError as error:
         if has_nowhere and peer.retrieve_method == "auto":
             error.hint = "The peer has no C-GET: add --listen with the port of our trusted entity, for C-MOVE."
@@ -123,6 +126,7 @@ def _retrieve(
     peer: Peer,
     receiver: NamedReceiver | None,
     keys: Mapping[str, Any],
+    trail: WorkTrail | None,
     cancellation: Cancellation,
 ) -> RetrievalResult:
     from airflow_provider_varian.aria.profile import profile_for
@@ -132,7 +136,9 @@ def _retrieve(
     from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS
     from airflow_provider_varian.retrieval.retrieve import retrieve
     from airflow_provider_varian.retrieval.selection import select
+    from airflow_provider_varian.retrieval.trail import Asking, Retrieving
 
+    asking = Asking(trail)
     profile = profile_for(peer)
     destination = Destination(arguments.out)
     layout = Layout(arguments.layout) if arguments.layout else Layout()
@@ -146,6 +152,7 @@ def _retrieve(
             minimum=arguments.minimum,
             limit=arguments.limit,
             cancellation=cancellation,
+            on_query=asking,
         )
         retrieval_id = retrieval_id_of_command(
             peer=peer.name,
@@ -156,7 +163,10 @@ def _retrieve(
             # A dry run leaves no trace in the destination, not even the ID that is kept there.
             destination_id="" if arguments.dry_run else destination.random_id(),
         )
-        with _progress(output, peer) as (on_change, on_progress):
+        with (
+            _progress(output, peer) as (on_change, on_progress),
+            Retrieving(trail, peer, on_change=on_change) as told,
+        ):
             return retrieve(
                 peer,
                 request,
@@ -170,10 +180,12 @@ def _retrieve(
                 refresh=arguments.refresh,
                 recheck_rounds=RECHECK_ROUNDS if arguments.recheck is None else arguments.recheck,
                 settle_seconds=arguments.settle,
-                on_change=on_change,
+                on_change=told.changed,
                 on_progress=on_progress,
                 cancellation=cancellation,
                 receiver=receiver,
+                on_query=asking,
+                observer=told,
                 dry_run=arguments.dry_run,
             )
 

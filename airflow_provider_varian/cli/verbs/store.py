@@ -8,6 +8,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_varian.cli.audit_options import add_trail_arguments, work_trail
 from airflow_provider_varian.cli.interrupt import interruptible
 from airflow_provider_varian.cli.peer_options import add_peer_arguments, peer_from_arguments
 from airflow_provider_varian.cli.verb import ExitStatus, Verb
@@ -46,12 +47,14 @@ def _add_arguments(parser: ArgumentParser) -> None:
     add("--recursive", action="store_true", help="look into folders inside folders too")
     add("--out", metavar="DIR", help="keep an account there; the same command again sends what was not accepted")
     add("--json", action="store_true", help="print the result as JSON")
+    add_trail_arguments(parser)
 
 
 def _run(arguments: Namespace, output: Output) -> ExitStatus:
     from airflow_provider_varian.dimse.store import check_allowed
     from airflow_provider_varian.retrieval.destination import Destination
     from airflow_provider_varian.retrieval.store import store_files
+    from airflow_provider_varian.retrieval.trail_exports import Storing
 
     peer = _peer(arguments)
     check_allowed(peer)
@@ -71,15 +74,16 @@ def _run(arguments: Namespace, output: Output) -> ExitStatus:
                 advance(sum(each.state != "unsent" for each in files), len(files) or None, "")
                 shown = time.monotonic()
 
-        result = store_files(
-            peer,
-            arguments.files,
-            store_id=_store_id(arguments, peer, destination),
-            destination=destination,
-            recursive=arguments.recursive,
-            on_change=on_change,
-            cancellation=cancellation,
-        )
+        with work_trail(arguments, peer) as trail, Storing(trail, peer, on_change=on_change) as told:
+            result = store_files(
+                peer,
+                arguments.files,
+                store_id=_store_id(arguments, peer, destination),
+                destination=destination,
+                recursive=arguments.recursive,
+                on_change=told.changed,
+                cancellation=cancellation,
+            )
     _show(result, output)
     if result.outcome == "empty" and not arguments.recursive:
         output.note("there is no file; add --recursive to look into folders inside folders")

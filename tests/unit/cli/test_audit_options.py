@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.certificates import Authority
 
-from airflow_provider_varian.cli import receiver_services
+from airflow_provider_varian.cli import audit_options
 from airflow_provider_varian.cli.main import main, parser
 from airflow_provider_varian.receiver.audit_sinks import AuditFile
 
@@ -60,7 +60,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_done(files, caps
 def test_a_syslog_server_is_called_where_it_is_with_what_it_wants_to_see(files, where, host, port):
     given = ["--audit-ca", "ca", "--audit-certificate", "certificate", "--audit-private-key", "key"]
     arguments = parser().parse_args(["receive", "--spool", "x", "--audit-syslog", where, *told(files, *given)])
-    sink = receiver_services._audit_sink(arguments)
+    sink = audit_options.audit_sink(arguments)
     assert sink.name == f"syslog server {host}:{port}"
     assert sink._server_name == host
     (authority,) = sink._context.get_ca_certs()
@@ -69,7 +69,7 @@ def test_a_syslog_server_is_called_where_it_is_with_what_it_wants_to_see(files, 
 
 def test_a_file_is_opened_at_once(files):
     arguments = parser().parse_args(["receive", "--spool", "x", "--audit-file", str(files / "audit.xml")])
-    sink = receiver_services._audit_sink(arguments)
+    sink = audit_options.audit_sink(arguments)
     assert isinstance(sink, AuditFile)
     assert (files / "audit.xml").exists()
-    assert receiver_services._audit_sink(parser().parse_args(["receive", "--spool", "x"])) is None
+    assert audit_options.audit_sink(parser().parse_args(["receive", "--spool", "x"])) is None

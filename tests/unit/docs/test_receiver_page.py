@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_varian.cli.main import parser
-from airflow_provider_varian.receiver import audit, audit_message, census, publishing
+from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.get_provider_info import get_provider_info
+from airflow_provider_varian.receiver import (
+    audit,
+    audit_message,
+    audit_sinks,
+    audit_xml,
+    census,
+    health,
+    publishing,
+    server,
+    sweep,
+)
+from airflow_provider_varian.receiver.admission import Entry
+from airflow_provider_varian.receiver.claim_lock import only_try
 from airflow_provider_varian.receiver.metrics import Metrics
 from airflow_provider_varian.receiver.observer import Ending, Refusal
 from airflow_provider_varian.receiver.spool import Spool
+from airflow_provider_varian.receiver.standing import ReceiverSettings
 from airflow_provider_varian.receiver.sweep import RETENTION_SECONDS
+from airflow_provider_varian.retrieval import trail_messages
 
-PAGE = (Path(__file__).parents[3] / "docs/howto/operating-a-receiver.md").read_text(encoding="utf-8")
+HOWTO = Path(__file__).parents[3] / "docs/howto"
+PAGE = (HOWTO / "operating-a-receiver.md").read_text(encoding="utf-8")
+RUNNING = (HOWTO / "receiver.md").read_text(encoding="utf-8")
+TASKS = (HOWTO / "audit-trail.md").read_text(encoding="utf-8")
 PREFIX = "dicom_receiver_"
 
 
@@ -89,9 +110,84 @@ def test_numbers_are_those_of_the_code():
 
 def test_each_code_of_the_trail_is_in_its_table():
     named = set(re.findall(r"\((110\d\d\d)\)", PAGE))
-    codes = (value for value in vars(audit_message).values() if isinstance(value, tuple) and value[1:2] == ("DCM",))
     roles_and_types = {"110120", "110121", "110150", "110152", "110153", "110180", "110182"}
-    assert {value for value, _, _ in codes} - roles_and_types == named
+    assert codes(audit_message, audit_xml) - roles_and_types == named
+
+
+def codes(*modules):
+    values = (value for module in modules for value in vars(module).values())
+    return {value[0] for value in values if isinstance(value, tuple) and value[1:2] == ("DCM",)}
+
+
+def test_each_code_of_the_trail_of_tasks_is_on_its_page():
+    named = set(re.findall(r"\((110\d\d\d)\)", TASKS))
+    unsaid = {"110150", "110152", "110153", "110154", "110180", "110181", "110182"}
+    assert codes(trail_messages, audit_xml) - unsaid == named
+
+
+@pytest.mark.airflow
+def test_each_option_of_the_trail_of_tasks_is_one_that_there_is():
+    from airflow_provider_varian.hooks import audit as of_tasks
+
+    options = get_provider_info()["config"]["varian"]["options"]
+    named = set(re.findall(r"^(audit\w*) =", TASKS, re.M)) | set(re.findall(r"`(audit_\w+)`", TASKS))
+    assert named == {name for name in options if name.startswith("audit")}
+    assert of_tasks.SYSLOG in TASKS
+    assert f"the folder `{of_tasks.WAITING_FOLDER}`\n  of the spool" in TASKS
+
+
+def stopping():
+    """Return how long it takes at worst until a receiver has ended, by what ends."""
+    settings = ReceiverSettings(spool=Path("x"), entries=(Entry(ae_title="A", networks=()),), host="127.0.0.1")
+    # A write that began within the last seconds: connection, TLS handshake, messages; then the farewell.
+    write = 2 * audit_sinks._CONNECT_SECONDS + audit_sinks._SEND_SECONDS + 1
+    return [
+        settings.drain_seconds,
+        server._ABORT_SECONDS + server._STOP_SECONDS,
+        publishing._STOP_SECONDS,
+        sweep._STOP_SECONDS,
+        2 * audit._STOP_SECONDS + write,
+        health._STOP_SECONDS,
+    ]
+
+
+def test_who_kills_a_receiver_waits_for_the_sum_of_all_that_ends():
+    rows = RUNNING.split("| What ends, one after the other | At worst |", 1)[1].split("\n\n", 1)[0]
+    assert [float(seconds) for seconds in re.findall(r"\| (\d+) s \|", rows)] == stopping()
+    told = re.findall(r"(?:TimeoutStopSec=|stop_grace_period: |terminationGracePeriodSeconds: )(\d+)", RUNNING)
+    assert len(told) == 3
+    assert {int(seconds) for seconds in told} == {120}
+    assert "Give it 120 seconds" in RUNNING
+    assert sum(stopping()) <= 120
+
+
+def test_claims_are_found_and_given_back_as_the_page_says(tmp_path):
+    spool = Spool(tmp_path / "spool")
+    uids = ["1.2.3", "1.2.4"]
+    folder = spool.root / "claimed" / "r-1"
+    folder.mkdir()
+    spool.register().close()  # makes the shards
+    for uid in uids:
+        (folder / f"{uid}.{'0' * 36}.dcm").touch()
+        os.utime(folder / f"{uid}.{'0' * 36}.dcm", (0, 0))
+    section = PAGE.split("### Claims that nobody lets go of", 1)[1].split("\n## ", 1)[0]
+    find, free = (
+        block.replace("/srv/dicom-spool", str(spool.root)) for block in re.findall(r"```sh\n(.*?)```", section, re.S)
+    )
+    assert len(shell(find).stdout.splitlines()) == 2
+    with only_try(spool, "r-1", cancellation=Cancellation()):
+        assert shell(free, id="r-1").returncode != 0
+        assert len(spool.claimed("r-1")) == 2, "a try that runs is left alone"
+    done = shell(free, id="r-1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {item.sop_instance_uid for item in spool.claim("r-2", uids)} == set(uids)
+    assert list(folder.iterdir()) == []
+
+
+def shell(commands, **variables):
+    return subprocess.run(
+        ["sh", "-c", commands], env=os.environ | variables, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_each_option_is_one_of_the_verb():

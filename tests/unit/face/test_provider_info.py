@@ -82,7 +82,8 @@ def test_connection_type_agrees_with_the_hook():
 
 def test_configuration_section_says_what_each_option_is():
     options = get_provider_info()["config"]["varian"]["options"]
-    assert list(options) == ["storage_root", "spool_root", "receivers"]
+    trail = ["audit", "audit_ca", "audit_certificate", "audit_private_key"]
+    assert list(options) == ["storage_root", "spool_root", "spool_retention_days", "receivers", *trail]
     for option in options.values():
         assert option["description"]
         assert option["version_added"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from dataclasses import replace
@@ -335,3 +336,16 @@ def test_short_is_retried_whatever_went_wrong_on_the_way(aria, context, monkeypa
     monkeypatch.setattr(DicomHook, "retrieve", lambda *args, **kwargs: replace(retrieve(*args, **kwargs), error=error))
     with pytest.raises(IncompleteRetrievalError, match="short"):
         DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS, minimum=COUNT + 1).execute(context())
+
+
+@pytest.mark.parametrize(("days", "kept"), [(None, False), ("30", True), ("0", True)])
+def test_the_retention_of_the_spool_is_the_configured_one(aria, context, tmp_path, monkeypatch, days, kept):
+    left = tmp_path / "spool" / "new" / "00" / f"1.2.3.{'0' * 36}.dcm"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    os.utime(left, (0, time.time() - 20 * 86400))
+    if days is not None:
+        monkeypatch.setenv("AIRFLOW__VARIAN__SPOOL_RETENTION_DAYS", days)
+    monkeypatch.setattr("airflow_provider_varian.receiver.sweep.INTERVAL_SECONDS", 0.0)
+    DicomRetrieveOperator(task_id="r", dicom_conn_id=aria, keys=PLANS).execute(context())
+    assert left.exists() is kept

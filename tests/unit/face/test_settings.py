@@ -13,7 +13,7 @@ from airflow_provider_varian.hooks import settings
 
 @pytest.fixture(autouse=True)
 def _unset(monkeypatch):
-    for option in ("STORAGE_ROOT", "SPOOL_ROOT", "RECEIVERS"):
+    for option in ("STORAGE_ROOT", "SPOOL_ROOT", "RECEIVERS", "SPOOL_RETENTION_DAYS"):
         monkeypatch.delenv(f"AIRFLOW__VARIAN__{option}", raising=False)
 
 
@@ -102,3 +102,24 @@ def test_what_lies_below_a_root_keeps_its_connection(root, path):
 def test_a_store_that_nobody_knows_is_a_wrong_setting():
     with pytest.raises(ConfigurationError, match="nosuchstore"):
         settings.destination_path("nosuchstore://bucket/key")
+
+
+@pytest.mark.parametrize(("days", "seconds"), [("", 14 * 86400), ("30", 30 * 86400), ("0.5", 43200), ("0", 0)])
+def test_what_nobody_claims_stays_in_the_spool_of_tasks_for_so_many_days(monkeypatch, days, seconds):
+    if days:
+        monkeypatch.setenv("AIRFLOW__VARIAN__SPOOL_RETENTION_DAYS", days)
+    assert settings.spool_retention_seconds() == seconds
+
+
+@pytest.mark.parametrize("days", ["-1", "two weeks", "inf", "nan"])
+def test_a_retention_that_is_no_number_of_days_is_refused(monkeypatch, days):
+    monkeypatch.setenv("AIRFLOW__VARIAN__SPOOL_RETENTION_DAYS", days)
+    with pytest.raises(ConfigurationError, match=r"spool_retention_days is .* no number of days"):
+        settings.spool_retention_seconds()
+
+
+def test_the_retention_that_the_metadata_tells_is_the_one_that_holds(monkeypatch):
+    from airflow_provider_varian.get_provider_info import get_provider_info
+
+    told = get_provider_info()["config"]["varian"]["options"]["spool_retention_days"]["default"]
+    assert settings.spool_retention_seconds() == float(told) * 86400

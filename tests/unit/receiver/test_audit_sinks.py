@@ -21,8 +21,8 @@ from airflow_provider_varian.dimse import tls
 from airflow_provider_varian.dimse.peer import TlsSettings
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.receiver import audit_sinks
-from airflow_provider_varian.receiver.audit_message import AuditMessage
 from airflow_provider_varian.receiver.audit_sinks import AuditFile, AuditSyslog
+from airflow_provider_varian.receiver.audit_xml import AuditMessage
 
 WHEN = datetime(2026, 3, 29, 1, 2, 3, 456000, tzinfo=UTC)
 MESSAGES = [AuditMessage(xml=f"<AuditMessage n='{number}'/>", when=WHEN) for number in range(3)]
@@ -181,6 +181,28 @@ def test_a_batch_that_did_not_become_durable_is_not_taken_for_written(path, monk
         file.write(MESSAGES[:1])
     file.write(MESSAGES[:1])
     assert lines(path) == [MESSAGES[0].xml] * 2
+
+
+def test_a_batch_that_the_disk_takes_in_pieces_is_not_mixed_with_that_of_another(path, monkeypatch):
+    first, second, write = AuditFile(path), AuditFile(path), os.write
+    pieces, threads = [], []
+
+    def in_pieces(descriptor, data):
+        if threading.current_thread() is not threading.main_thread():
+            return write(descriptor, data)
+        pieces.append(len(data))
+        if not threads:
+            threads.append(threading.Thread(target=second.write, args=(MESSAGES[1:2],)))
+            threads[0].start()
+            # He comes to the file while our batch is half there.
+            threads[0].join(0.2)
+        return write(descriptor, data[:20])
+
+    monkeypatch.setattr(os, "write", in_pieces)
+    first.write(MESSAGES[:1])
+    threads[0].join(30)
+    assert len(pieces) > 1
+    assert lines(path) == [MESSAGES[0].xml, MESSAGES[1].xml]
 
 
 AUTHORITY = Authority()

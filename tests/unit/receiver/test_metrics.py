@@ -7,6 +7,7 @@ import os
 import time
 
 import pytest
+from support.archive import rt_image
 
 from airflow_provider_varian import __version__
 from airflow_provider_varian.dimse.sink import StoreRequest
@@ -152,6 +153,41 @@ def test_the_spool_is_counted_when_it_is_asked_for(spool, put):
     assert get("dicom_receiver_spool_broken_objects") == 1
     assert get("dicom_receiver_spool_counted_whole") == 1
     assert get("dicom_receiver_spool_free_bytes") == pytest.approx(spool.free_bytes(), rel=0.5)
+
+
+def test_what_retrievals_have_claimed_and_not_let_go_of_is_counted(spool, put):
+    metrics = Metrics(spool=spool)
+    get = metrics.registry.get_sample_value
+    (spool.root / "claimed" / "r-0").mkdir()
+    os.utime(spool.root / "claimed" / "r-0", (0, 0))
+    assert get("dicom_receiver_spool_claimed_objects") == get("dicom_receiver_spool_oldest_claim_seconds") == 0
+    images = [rt_image(number) for number in range(1, 4)]
+    with SpoolSink(spool) as sink:
+        for image in images:
+            put(sink, image)
+    for item in list(spool.unclaimed()):
+        os.utime(item.path, (0, time.time() - 90000))
+    for retrieval_id, image in zip(("r-1", "r-1", "r-2"), images, strict=True):
+        assert spool.claim(retrieval_id, {image.SOPInstanceUID})
+    # A try that runs has its lock beside them.
+    (spool.root / "claimed" / "r-2.lock").touch()
+    os.utime(spool.root / "claimed" / "r-1", (0, time.time() - 5000))
+    fresh = Metrics(spool=spool).registry.get_sample_value
+    assert fresh("dicom_receiver_spool_unclaimed_objects") == 0
+    assert fresh("dicom_receiver_spool_claimed_objects") == 3
+    # Since the claim was last changed, not since the object came.
+    assert 5000 <= fresh("dicom_receiver_spool_oldest_claim_seconds") < 6000
+
+
+def test_claims_without_number_are_counted_for_so_long_only(spool, monkeypatch):
+    folder = spool.root / "claimed" / "r-1"
+    folder.mkdir()
+    for number in range(600):
+        (folder / f"1.2.{number}.{'0' * 36}.dcm").touch()
+    assert (Census(spool).count().claimed, Census(spool).count().whole) == (600, True)
+    count = Census(spool, counting_seconds=0.0).count()
+    assert 0 < count.claimed < 600
+    assert not count.whole
 
 
 def test_a_spool_that_cannot_be_read_leaves_the_rest_to_be_told(spool, caplog):

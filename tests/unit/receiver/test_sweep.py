@@ -20,6 +20,7 @@ from airflow_provider_varian.receiver.claim_lock import only_try
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
 from airflow_provider_varian.receiver.sweep import RETENTION_SECONDS, Sweeper, Swept, sweep_if_due
 from airflow_provider_varian.receiver.upkeep import UpkeepObserver, upkeep_observers
+from airflow_provider_varian.retrieval.wanted import SpoolDocuments
 from airflow_provider_varian.uids import RT_IMAGE
 
 DAY = 86400
@@ -304,3 +305,25 @@ def test_a_task_goes_on_when_its_spool_cannot_be_swept(spool, received, caplog):
     (spool.root / "claimed").rmdir()
     assert sweep_if_due(spool) is None
     assert "could not be swept" in caplog.text
+
+
+def test_what_a_kill_left_of_a_note_is_removed_and_no_other(spool):
+    left, fresh = spool.wanted / f".{'0a' * 8}", spool.wanted / f".{'0b' * 8}"
+    others = [spool.wanted / name for name in ("r-1.json", ".hidden", f".{'0c' * 8}.json", f".{'0G' * 8}")]
+    for path in (left, fresh, *others):
+        path.touch()
+        age(path, 7200 if path is not fresh else 60)
+    assert Sweeper(spool).sweep() == Swept(notes=1)
+    assert sorted(spool.wanted.iterdir()) == sorted([fresh, *others])
+
+
+def test_a_note_that_a_kill_cuts_off_is_one_that_the_sweep_knows(spool, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        SpoolDocuments(spool).write("r-1.json", "{}")
+    (left,) = spool.wanted.iterdir()
+    age(left, 7200)
+    assert Sweeper(spool).sweep() == Swept(notes=1)

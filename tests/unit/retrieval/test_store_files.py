@@ -79,6 +79,7 @@ def test_bytes_arrive_as_they_lie_in_the_file_and_the_account_names_each(send, s
         "position": 1,
         "sop_instance_uid": rt_image(1).SOPInstanceUID,
         "sop_class_uid": uids.RT_IMAGE,
+        "study_instance_uid": rt_image(1).StudyInstanceUID,
         "transfer_syntax_uid": EXPLICIT,
         "sent_transfer_syntax_uid": EXPLICIT,
         "state": "stored",

@@ -108,3 +108,10 @@ def test_the_spool_of_a_task_is_swept_when_its_receiver_is_elsewhere(clinic, lef
         peer = archive.peer(receiver="night", retrieve_method="auto")
         assert clinic.run(clinic.images(1), peer=peer, receiver=night).outcome is Outcome.COMPLETE
     assert list(spool.unclaimed()) == []
+
+
+@pytest.mark.parametrize(("days", "kept"), [(29, 0), (31, 1), (0, 1)])
+def test_how_long_the_spool_of_tasks_keeps_it_can_be_said(clinic, left, days, kept):
+    spool = left(STRANGER)
+    clinic.run(clinic.images(1), spool_retention_seconds=days * 86400)
+    assert len(list(spool.unclaimed())) == kept
