@@ -18,7 +18,7 @@ from support.datasets import wire_bytes
 
 from airflow_provider_varian.dimse.sink import StorageRefused, StoreRequest
 from airflow_provider_varian.errors import ReceiverUnavailableError
-from airflow_provider_varian.receiver import spool as spool_module
+from airflow_provider_varian.receiver import spooled as spooled_module
 from airflow_provider_varian.receiver import writers
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
@@ -381,7 +381,7 @@ def test_what_is_on_its_way_to_a_standing_writer_is_told(spool, put):
 
 
 def test_a_name_tells_when_its_reception_began(spool, put, monkeypatch):
-    monkeypatch.setattr(spool_module.time, "time_ns", lambda: 1_700_000_000_500_000_000)
+    monkeypatch.setattr(spooled_module.time, "time_ns", lambda: 1_700_000_000_500_000_000)
     with SpoolSink(spool) as sink:
         put(sink)
         (item,) = spool.unclaimed()

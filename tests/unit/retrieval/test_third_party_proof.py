@@ -302,7 +302,7 @@ def test_quiet_hours_of_the_proving_peer_are_not_the_time_of_the_source(source, 
     source.on_move = quieten
     source.delivers = lambda level, uid: level == "IMAGE" or uid != UIDS[2]
     result = move_to_third_party(
-        source.peer(retrieve_deadline=2.0),
+        source.peer(retrieve_deadline=3.5),
         SERIES,
         destination="RESEARCH",
         profile=PROFILE,
