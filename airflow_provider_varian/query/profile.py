@@ -16,6 +16,56 @@ from airflow_provider_varian.errors import ConfigurationError
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpectedFailure:
+    """A failure to export that is known, lasting, and nobody's fault: the object is named and skipped, not waited for.
+
+    It is recognised by what the peer says when it fails, or by what it answered of the object before; of the conditions
+    below those that are set must hold, the last two being alternatives.
+
+    :param name: what messages and overrides call it.
+    :param reason: in words, for people.
+    :param sop_class_uids: of the objects that it strikes; empty: any.
+    :param statuses: final statuses of the C-MOVE or C-GET; empty: any failure.
+    :param comment: what the peer's Error Comment (0000,0902) contains, in any case.
+    :param answered: values by keyword that a C-FIND at IMAGE level answers of such an object.
+    """
+
+    name: str
+    reason: str
+    sop_class_uids: frozenset[str] = frozenset()
+    statuses: frozenset[int] = frozenset()
+    comment: str = ""
+    answered: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def fits(
+        self,
+        *,
+        sop_class_uid: str = "",
+        status: int | None = None,
+        comment: str = "",
+        answered: Mapping[str, Any] | None = None,
+    ) -> bool:
+        """Say whether an object that failed did so for this reason.
+
+        :param sop_class_uid: its class; empty when unknown.
+        :param status: of the request that failed; None when unknown.
+        :param comment: Error Comment of that request.
+        :param answered: the answer of a C-FIND by keyword.
+        """
+        if self.sop_class_uids and sop_class_uid and sop_class_uid not in self.sop_class_uids:
+            return False
+        if self.statuses and status is not None and status not in self.statuses:
+            return False
+        said = bool(self.comment) and self.comment.casefold() in comment.casefold()
+        values = answered or {}
+        shown = bool(self.answered) and all(
+            values.get(keyword) is not None and str(values[keyword]).strip() == value
+            for keyword, value in self.answered.items()
+        )
+        return said or shown
+
+
+@dataclass(frozen=True, kw_only=True)
 class Profile:
     """A peer's habits.
 
@@ -29,12 +79,13 @@ class Profile:
     :param unreliable_matching_keys: keywords that are asked for empty and compared here.
     :param volatile_attributes: keywords that the peer rewrites at each export (semantics 8).
     :param too_broad_statuses: C-FIND statuses that mean: too many matches, none listed.
-    :param known_caps: numbers of matches at which the peer is known to stop with success.
+    :param known_caps: limits seen: numbers of matches at which the peer is known to stop with success.
     :param move_over_tls: do the C-STORE sub-operations of a C-MOVE come over TLS (semantics 21)?
     :param user_identity: may a login be sent (semantics 22)?
     :param stable_counts: equal counts in a row that make a count stable (semantics 11).
     :param stable_interval_seconds: seconds between two of them.
     :param settle_seconds: seconds of quiet before a retry moves again, or late objects are given up.
+    :param expected_failures: objects that the peer lists and cannot export, and how they show.
     """
 
     name: str
@@ -51,6 +102,24 @@ class Profile:
     stable_counts: int = 3
     stable_interval_seconds: float = 0.5
     settle_seconds: float = 3.0
+    expected_failures: tuple[ExpectedFailure, ...] = ()
+
+    def expected_failure(
+        self,
+        *,
+        sop_class_uid: str = "",
+        status: int | None = None,
+        comment: str = "",
+        answered: Mapping[str, Any] | None = None,
+    ) -> ExpectedFailure | None:
+        """Return the known reason for which an object was not exported; None when there is none.
+
+        See :meth:`ExpectedFailure.fits` for the parameters.
+        """
+        for each in self.expected_failures:
+            if each.fits(sop_class_uid=sop_class_uid, status=status, comment=comment, answered=answered):
+                return each
+        return None
 
     def overridden(self, overrides: Mapping[str, Any] | None) -> Profile:
         """Return the profile with single habits changed.
@@ -115,6 +184,54 @@ def _patterns(value: Any) -> Mapping[str, str]:
     return MappingProxyType(dict(value))
 
 
+def _failures(value: Any) -> tuple[ExpectedFailure, ...]:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(item, Mapping) for item in value):
+        raise ValueError("takes a list of mappings")
+    return tuple(_failure(item) for item in value)
+
+
+def _failure(item: Mapping[str, Any]) -> ExpectedFailure:
+    unknown = sorted(set(item) - set(_FAILURE))
+    if unknown:
+        raise ValueError(f"has the unknown key {unknown[0]!r}; known are " + ", ".join(_FAILURE))
+    lacking = [key for key in ("name", "reason") if key not in item]
+    if lacking:
+        raise ValueError(f"lacks {lacking[0]} in one of its mappings")
+    if not item.get("comment") and not item.get("answered"):
+        raise ValueError("needs comment or answered in each of its mappings: by what is the failure known?")
+    read: dict[str, Any] = {}
+    for key, inner in item.items():
+        try:
+            read[key] = _FAILURE[key](inner)
+        except ValueError as error:
+            raise ValueError(f"has a mapping whose {key} {error}") from None
+    return ExpectedFailure(**read)
+
+
+def _sentence(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("takes text that is not empty")
+    return value.strip()
+
+
+def _values(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ValueError("takes a mapping of DICOM keywords to values")
+    return MappingProxyType({key: str(inner) for key, inner in value.items()})
+
+
+_FAILURE: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
+    {
+        "name": _sentence,
+        "reason": _sentence,
+        "sop_class_uids": _words,
+        "statuses": _numbers,
+        "comment": _sentence,
+        "answered": _values,
+    }
+)
+
+
 _BY_TYPE: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
     {
         "bool": _switch,
@@ -123,6 +240,7 @@ _BY_TYPE: Final[Mapping[str, Callable[[Any], Any]]] = MappingProxyType(
         "frozenset[str]": _words,
         "frozenset[int]": _numbers,
         "Mapping[str, str]": _patterns,
+        "tuple[ExpectedFailure, ...]": _failures,
     }
 )
 _READERS: Final = {item.name: _BY_TYPE[str(item.type)] for item in fields(Profile) if item.name != "name"}

@@ -9,6 +9,8 @@ from argparse import ArgumentParser, _SubParsersAction
 from attack_table import attack_lines
 from docutils import nodes
 from docutils.statemachine import StringList
+from profile_table import HEADING as PROFILE_HEADING
+from profile_table import profile_rows
 from reliability_table import HEADING, reliability_rows
 from simulator_table import simulator_rows
 from sphinx.application import Sphinx
@@ -67,6 +69,17 @@ class Reliability(SphinxDirective):
         lines += reliability_rows(self.arguments[0])
         container = nodes.Element()
         self.state.nested_parse(StringList(lines, source="table.py"), self.content_offset, container)
+        return container.children
+
+
+class ProfileHabits(SphinxDirective):
+    """``{profile}``: what is known of a peer, by the profiles that there are, as a table."""
+
+    def run(self) -> list[nodes.Node]:
+        lines = [f"| {' | '.join(PROFILE_HEADING)} |", "| " + " | ".join(["---"] * len(PROFILE_HEADING)) + " |"]
+        lines += profile_rows()
+        container = nodes.Element()
+        self.state.nested_parse(StringList(lines, source="profile.py"), self.content_offset, container)
         return container.children
 
 
@@ -136,4 +149,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("irregularities", Irregularities)
     app.add_directive("reliability", Reliability)
     app.add_directive("attacks", Attacks)
+    app.add_directive("profile", ProfileHabits)
     return {"parallel_read_safe": True}

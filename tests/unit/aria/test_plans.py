@@ -4,7 +4,7 @@ import pytest
 from support.scripted_peer import PENDING, dataset
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.aria.plans import beam_numbers, find_plan, list_plans
+from airflow_provider_varian.aria.plans import beam_numbers, find_plan, list_plans, one_plan, select_plans
 from airflow_provider_varian.aria.profile import ARIA, GENERIC
 from airflow_provider_varian.errors import AmbiguousMatchError, NotFoundError, UndecidedMatchError
 from airflow_provider_varian.query.find import FindSession
@@ -20,10 +20,9 @@ def plan(number, label, course="QA", **values):
         StudyInstanceUID=f"1.4.{course}" if course and course.isdigit() else "1.4",
         RTPlanLabel=label,
         StudyID=course,
-        ApprovalStatus="APPROVED",
+        **{"ApprovalStatus": "APPROVED", "PlanIntent": "MACHINE_QA", **values},
         RTPlanDate="20260101",
         RTPlanTime="120000",
-        **values,
     )
 
 
@@ -39,6 +38,7 @@ def test_a_plan_with_a_long_label_is_found_by_one_image_level_query(scripted):
     found = search(scripted, "DailyQA_PF_6FFF")
     assert (found.sop_instance_uid, found.series_instance_uid, found.study_instance_uid) == ("1.2.1", "1.3.1", "1.4")
     assert (found.label, found.course, found.approval_status) == ("DailyQA_PF_6FFF", "QA", "APPROVED")
+    assert found.intent == "MACHINE_QA"
     assert (found.plan_date, found.plan_time, found.sop_class_uid) == ("20260101", "120000", uids.RT_PLAN)
     assert len(scripted.requests) == 1
     asked = scripted.requests[0]
@@ -171,3 +171,70 @@ def test_beam_numbers_leave_setup_beams_out():
     made.BeamSequence = items
     assert beam_numbers(made) == (1, 2)
     assert beam_numbers(dataset()) == ()
+
+
+def test_plans_are_selected_by_what_they_say(scripted):
+    scripted.serve(
+        [
+            plan(1, "PROST", "C1", PlanIntent="CURATIVE"),
+            plan(2, "PROST", "C2", PlanIntent="CURATIVE", ApprovalStatus="UNAPPROVED"),
+            plan(3, "QA_PROST", "C1", PlanIntent="VERIFICATION"),
+        ]
+    )
+    with FindSession(scripted.peer(), profile=ARIA) as session:
+        plans, _ = list_plans(session, PATIENT)
+
+    def selected(**wanted):
+        return [int(one.sop_instance_uid[-1]) for one in select_plans(plans, **wanted)]
+
+    assert selected() == [1, 2, 3]
+    # Two plans of one label: both, and no choice.
+    assert selected(label="PROST ") == [1, 2]
+    assert selected(label="PROST", course="C2") == [2]
+    assert selected(course="C1") == [1, 3]
+    assert selected(approval="approved") == [1, 3]
+    assert selected(approval="APPROVED", intent="CURATIVE") == [1]
+    assert selected(intent="VERIFICATION") == [3]
+    assert selected(label="prost") == []
+
+
+@pytest.mark.parametrize(
+    ("lacking", "wanted"),
+    [
+        ({"RTPlanLabel": None}, {"label": "PROST"}),
+        ({"StudyID": None}, {"course": "C1"}),
+        ({"ApprovalStatus": None}, {"approval": "APPROVED"}),
+        ({"PlanIntent": None}, {"intent": "CURATIVE"}),
+    ],
+)
+def test_a_plan_that_lacks_what_would_decide_is_an_error_unless_something_else_rules_it_out(scripted, lacking, wanted):
+    values = {"label": "PROST", "course": "C1", "PlanIntent": "CURATIVE"}
+    ((keyword, _),) = lacking.items()
+    name = {"RTPlanLabel": "label", "StudyID": "course"}.get(keyword, keyword)
+    scripted.serve([plan(1, **values), plan(2, **{**values, name: None})])
+    with FindSession(scripted.peer(), profile=ARIA) as session:
+        plans, _ = list_plans(session, PATIENT)
+    with pytest.raises(UndecidedMatchError, match=f"1 of 2 plans came without {keyword}"):
+        select_plans(plans, **wanted)
+    other = {"course": "C9"} if "course" not in wanted else {"label": "OTHER"}
+    assert select_plans(plans, **wanted, **other) == []
+
+
+def test_approval_and_intent_choose_among_plans_of_one_label(scripted):
+    scripted.serve([plan(1, "PROST", "C1"), plan(2, "PROST", "C2", ApprovalStatus="REJECTED", PlanIntent="CURATIVE")])
+    with FindSession(scripted.peer(), profile=ARIA) as session:
+        assert find_plan(session, PATIENT, "PROST", approval="REJECTED")[0].sop_instance_uid == "1.2.2"
+        assert find_plan(session, PATIENT, "PROST", intent="MACHINE_QA")[0].sop_instance_uid == "1.2.1"
+        with pytest.raises(NotFoundError, match=r"another state or intent: APPROVED, MACHINE_QA; REJECTED, CURATIVE"):
+            find_plan(session, PATIENT, "PROST", approval="UNAPPROVED")
+        with pytest.raises(NotFoundError, match=r"another state or intent: APPROVED, MACHINE_QA\b"):
+            find_plan(session, PATIENT, "PROST", "C1", approval="REJECTED")
+
+
+def test_of_several_plans_none_is_chosen_without_a_peer_too(scripted):
+    scripted.serve([plan(1, "WL", "C1"), plan(2, "WL", "C2")])
+    with FindSession(scripted.peer(), profile=ARIA) as session:
+        plans, _ = list_plans(session, PATIENT)
+    with pytest.raises(AmbiguousMatchError, match=r"2 plans bear the label 'WL'.*'C1'.*'C2'"):
+        one_plan(plans, label="WL")
+    assert one_plan(plans, label="WL", course="C2").course == "C2"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.query.profile import ExpectedFailure, Profile
 
 PLAIN = Profile(name="plain")
 
@@ -53,6 +53,14 @@ def test_an_unknown_override_names_the_nearest():
         ("patient_id_patterns", {"A": "no wildcard"}),
         ("patient_id_patterns", ["A"]),
         ("volatile_attributes", [1]),
+        ("expected_failures", {"name": "x"}),
+        ("expected_failures", ["plan without beams"]),
+        ("expected_failures", [{"name": "x", "reason": "y"}]),
+        ("expected_failures", [{"name": "x", "comment": "y"}]),
+        ("expected_failures", [{"name": "x", "reason": "y", "comment": "z", "status": 1}]),
+        ("expected_failures", [{"name": "x", "reason": "", "comment": "z"}]),
+        ("expected_failures", [{"name": "x", "reason": "y", "comment": "z", "statuses": ["many"]}]),
+        ("expected_failures", [{"name": "x", "reason": "y", "answered": ["NumberOfBeams"]}]),
     ],
 )
 def test_an_override_of_another_kind_is_refused_by_name(name, value):
@@ -67,3 +75,44 @@ def test_the_name_cannot_be_overridden():
 
 def test_patterns_stay_out_of_the_text_form():
     assert "SECRET" not in repr(PLAIN.overridden({"patient_id_patterns": {"SECRET": "*ECRET"}}))
+
+
+NO_BEAMS = {
+    "name": "plan without beams", "reason": "it has no beams", "sop_class_uids": ["1.2.3"],
+    "statuses": ["0xA702", "0xB000"], "comment": "empty Beam Sequence", "answered": {"NumberOfBeams": 0},
+}  # fmt: skip
+
+
+def test_expected_failures_come_as_json_too():
+    (only,) = PLAIN.overridden({"expected_failures": [NO_BEAMS]}).expected_failures
+    assert only == ExpectedFailure(
+        name="plan without beams",
+        reason="it has no beams",
+        sop_class_uids=frozenset({"1.2.3"}),
+        statuses=frozenset({0xA702, 0xB000}),
+        comment="empty Beam Sequence",
+        answered={"NumberOfBeams": "0"},
+    )
+    assert PLAIN.overridden({"expected_failures": []}).expected_failures == ()
+
+
+@pytest.mark.parametrize(
+    ("failed", "expected"),
+    [
+        ({"comment": "Cannot export RT Plan with an EMPTY beam sequence"}, True),
+        ({"comment": "Cannot export", "answered": {"NumberOfBeams": 0}}, True),
+        ({"answered": {"NumberOfBeams": "0 "}, "sop_class_uid": "1.2.3", "status": 0xB000}, True),
+        ({"answered": {"NumberOfBeams": 3}}, False),
+        ({"answered": {"NumberOfBeams": None}}, False),
+        ({"answered": {}}, False),
+        ({"status": 0xB000}, False),
+        ({"comment": "empty Beam Sequence", "sop_class_uid": "1.2.4"}, False),
+        ({"comment": "empty Beam Sequence", "status": 0xC001}, False),
+        ({}, False),
+    ],
+)
+def test_a_failure_is_expected_when_comment_or_answer_show_it_and_nothing_speaks_against_it(failed, expected):
+    profile = PLAIN.overridden({"expected_failures": [NO_BEAMS]})
+    found = profile.expected_failure(**failed)
+    assert (found is not None) == expected
+    assert found is None or found.reason == "it has no beams"
