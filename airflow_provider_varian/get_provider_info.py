@@ -42,6 +42,8 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": [
                     "airflow_provider_varian.operators.aria",
                     "airflow_provider_varian.operators.dicom",
+                    "airflow_provider_varian.operators.patient_list",
+                    "airflow_provider_varian.operators.plan_export",
                     "airflow_provider_varian.operators.retrieve",
                     "airflow_provider_varian.operators.store",
                 ],

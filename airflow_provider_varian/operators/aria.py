@@ -1,4 +1,7 @@
-"""Machine-QA images on ARIA's terms: a plan's RT Images of some days, retrieved, filed by day, and judged."""
+"""Operators on ARIA's terms: machine-QA images here, lists of plans and plan sets in modules of their own.
+
+The machine-QA images are a plan's RT Images of some days, retrieved, filed by day, and judged.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.hooks.settings import root_of
 from airflow_provider_varian.operators.machines import read_machine
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
+from airflow_provider_varian.operators.patient_list import AriaPatientListOperator
+from airflow_provider_varian.operators.plan_export import AriaPlanExportOperator
 from airflow_provider_varian.operators.qa_report import SUMMARY_KEY, without_days
 from airflow_provider_varian.operators.retrieving import RetrievingOperator, is_lasting
 
@@ -21,6 +26,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_varian.aria.machines import Machine
     from airflow_provider_varian.operators.qa_result import QAResult
+
+__all__ = ["QA_LAYOUT", "AriaPatientListOperator", "AriaPlanExportOperator", "AriaQAImagesOperator"]
 
 log = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ import pendulum
 import pytest
 from support.airflow_process import ROOT, new_home, run_dags
 from support.audit_schema import checked, event, participant, query
+from support.dag_intervals import intervals_of
 from support.faulty import Faulty
 from support.identifiers import forms_of, found_in
 from support.ports import free_port
@@ -281,34 +282,12 @@ def test_no_patient_is_named_in_a_manifest_or_a_path(clinical):
 
 # --- the timetable --------------------------------------------------------------------------------
 
-
-_INTERVALS = """
-import os, json, sys
-import pendulum
-try:
-    from airflow.dag_processing.dagbag import DagBag
-except ImportError:  # Airflow 3.1
-    from airflow.models.dagbag import DagBag
-try:
-    from airflow.serialization.serialized_objects import DagSerialization
-except ImportError:  # Airflow 3.1
-    from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
-
-dag = DagBag(os.environ["AIRFLOW__CORE__DAGS_FOLDER"]).dags[sys.argv[1]]
-# What the scheduler makes of it: what a DAG file holds cannot tell intervals in every version.
-timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
-told = [timetable.infer_manual_data_interval(run_after=pendulum.parse(moment)) for moment in json.load(sys.stdin)]
-print("INTERVALS", json.dumps([[interval.start.isoformat(), interval.end.isoformat()] for interval in told]))
-"""
-
 _HOURS = {"2026-11-20": 24, "2026-03-29": 23, "2026-10-25": 25, "2026-03-30": 24}
 
 
 def test_the_dags_timetable_yields_a_real_interval_in_the_clinics_zone(site):
     noons = [pendulum.parse(f"{morning}T12:00", tz=str(ZONE)).isoformat() for morning in _HOURS]
-    done = site.home.python("-c", _INTERVALS, DAG, stdin=json.dumps(noons))
-    (line,) = [line for line in done.stdout.splitlines() if line.startswith("INTERVALS ")]
-    for (morning, hours), interval in zip(_HOURS.items(), json.loads(line.removeprefix("INTERVALS ")), strict=True):
+    for (morning, hours), interval in zip(_HOURS.items(), intervals_of(site.home, DAG, noons), strict=True):
         start, end = map(datetime.fromisoformat, interval)
         assert end == pendulum.parse(f"{morning}T07:45", tz=str(ZONE))
         assert (end - start).total_seconds() == hours * 3600

@@ -235,9 +235,9 @@ EACH_BEAM = {"expected": {"working_days": EVERY_DAY, "each_beam_once": True}}
 
 
 def test_lists_and_retrievals_are_as_thorough_as_the_task_is_told(aria, morning, monkeypatch):
-    from airflow_provider_varian.aria import qa_images
+    from airflow_provider_varian.aria import listing as lists
 
-    inner, retrieve, listed, told = qa_images.list_until_stable, DicomHook.retrieve, [], []
+    inner, retrieve, listed, told = lists.list_until_stable, DicomHook.retrieve, [], []
 
     def listing(ask, *, profile, **kwargs):
         listed.append((profile.stable_counts, profile.stable_interval_seconds))
@@ -247,7 +247,7 @@ def test_lists_and_retrievals_are_as_thorough_as_the_task_is_told(aria, morning,
         told.append({name: kwargs[name] for name in settings})
         return retrieve(self, request, **kwargs)
 
-    monkeypatch.setattr(qa_images, "list_until_stable", listing)
+    monkeypatch.setattr(lists, "list_until_stable", listing)
     monkeypatch.setattr(DicomHook, "retrieve", retrieving)
     settings = {
         "verify": "hash",
