@@ -58,7 +58,7 @@ class Given(NamedTuple):
     is_durable: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Excerpt:
     """Some elements of a data set's head, encoded as they came.
 
@@ -71,7 +71,12 @@ class Excerpt:
 
     def values(self, keywords: Collection[str]) -> dict[str, Any]:
         """Decode what was kept; as :func:`layout_values`, of which it raises the same."""
-        return _values(read_dataset(BytesIO(self.encoded), self.implicit, is_little_endian=True), keywords)
+        return _values(self._dataset, keywords)
+
+    @functools.cached_property
+    def _dataset(self) -> Dataset:
+        """Decoded once: where an object belongs and which version of it this is are asked one after the other."""
+        return read_dataset(BytesIO(self.encoded), self.implicit, is_little_endian=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

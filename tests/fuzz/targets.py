@@ -428,7 +428,7 @@ class Target:
 
 TARGETS: Final = {
     "association_request": Target(test=association, modules=("dimse.association_request",), runs=100_000),
-    "incoming": Target(test=p_data, modules=("dimse.incoming", "dimse.command_set"), runs=4_000, longest=250),
+    "incoming": Target(test=p_data, modules=("dimse.incoming", "dimse.command_set"), runs=2_000, longest=250),
     "command_set": Target(test=command_set, modules=("dimse.command_set",), runs=150_000, longest=512),
-    "head": Target(test=head, modules=("receiver.head", "receiver.file_meta"), runs=80_000),
+    "head": Target(test=head, modules=("receiver.head", "receiver.file_meta"), runs=30_000),
 }

@@ -17,7 +17,7 @@ from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.retrieval import intake, letting_go
+from airflow_provider_varian.retrieval import intake, letting_go, verify
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.manifest import Manifest
 from airflow_provider_varian.retrieval.outcome import Outcome
@@ -225,3 +225,17 @@ def test_an_excerpt_ends_where_the_pixels_begin(tmp_path):
     excerpt = inspect(file_of(tmp_path, ds, implicit=True), ("Modality", "PixelData", "DataSetTrailingPadding")).excerpt
     assert set(excerpt.values(("Modality", "PixelData", "DataSetTrailingPadding"))) == {"Modality"}
     assert len(excerpt.encoded) < 64
+
+
+def test_a_head_is_decoded_once(tmp_path, monkeypatch):
+    excerpt = inspect(file_of(tmp_path, rt_image(1), implicit=True), ("Modality", "SeriesInstanceUID")).excerpt
+    read, times = verify.read_dataset, []
+
+    def counted(*args, **kwargs):
+        times.append(args)
+        return read(*args, **kwargs)
+
+    monkeypatch.setattr(verify, "read_dataset", counted)
+    assert excerpt.values(["Modality"]) == {"Modality": "RTIMAGE"}
+    assert excerpt.values(["SeriesInstanceUID", "PatientSex"]) == {"SeriesInstanceUID": SERIES}
+    assert len(times) == 1
