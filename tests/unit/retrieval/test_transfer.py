@@ -93,7 +93,7 @@ def rejecting(result, source, reason):
 )
 def test_a_peer_that_cannot_take_the_proposal_for_get_is_asked_by_move(picky, meet, words):
     picky.meet = meet
-    result = picky.run(peer=replace(picky.peer, acse_timeout=1.0))
+    result = picky.run(peer=replace(picky.peer, acse_timeout=3.0))
     assert result.outcome is Outcome.COMPLETE
     assert result.error is None
     assert [verb for verb, _, _ in picky.archive.requests] == ["C-MOVE"]

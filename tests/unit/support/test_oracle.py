@@ -303,7 +303,7 @@ def test_what_names_two_plans_belongs_to_none(patient, judged, name):
     assert {(each.uid, each.candidates) for each in found.ambiguous} == {
         (uid_of(each), frozenset({PLAN, OTHER})) for each in whom
     }
-    assert found.ambiguous[0].why is Why.SEVERAL_PLANS
+    assert {each.uid: each.why for each in found.ambiguous}[uid_of(name)] is Why.SEVERAL_PLANS
     assert not uids_of(*whom) & (found.plans[PLAN].members | found.plans[OTHER].members | found.unclaimed)
 
 

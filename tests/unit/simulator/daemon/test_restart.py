@@ -125,8 +125,8 @@ def test_a_receiver_that_takes_longer_than_a_transaction_loses_the_rest(client, 
 
 @pytest.mark.quirk(20, "transaction_seconds")
 def test_a_retrieve_of_many_short_steps_may_take_longer_than_a_transaction(daemon, client, receiver, habit, series):
-    habit(transaction_seconds=1.5, pending_responses=False)
-    receiver.before = lambda _: time.sleep(0.2)
+    habit(transaction_seconds=2.5, pending_responses=False)
+    receiver.before = lambda _: time.sleep(0.3)
     with associate(client.peer, contexts.move(uids.STUDY_ROOT_MOVE), step="C-MOVE") as association:
         for _ in range(2):  # the second finds the association as it was
             keys = identifier("SERIES", SeriesInstanceUID=series)
