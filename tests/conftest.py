@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 from support.airflow_process import SHARED
+from support.no_skips import pytest_make_collect_report, pytest_runtest_makereport
+
+# Hooks, which pytest finds by their names here.
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # Before anything imports Airflow: a home of our own, no examples, quiet, loopback only.
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))
@@ -37,12 +41,10 @@ def _program(name: str) -> str:
     path = shutil.which(name)
     if path is not None:
         return path
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"{name} is missing, and CI skips nothing: make peers")
     pytest.skip(f"{name} is not installed: make peers")
 
 
 @pytest.fixture(scope="session")
 def program():
-    """Return the path of an installed program; where it is missing, skip, but fail in CI."""
+    """Return the path of an installed program; where it is missing, skip, which fails in CI."""
     return _program

@@ -19,12 +19,12 @@ from airflow_provider_varian.aria.plan_pool import Got, PlanPool, Retrieve, Turn
 from airflow_provider_varian.aria.plan_set import Completeness, Member, PlanSet, Role
 from airflow_provider_varian.aria.plan_set_resolver import Finder, open_chart
 from airflow_provider_varian.dimse.cancellation import Cancellation
-from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
+from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.earlier import begun
 from airflow_provider_varian.retrieval.held import Verify
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
-from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
+from airflow_provider_varian.retrieval.manifest import Manifest, leave_pending, load_manifest
 from airflow_provider_varian.retrieval.outcome import Outcome, State
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class _Export:
             with self._site.plan_turn():
                 return self._file(found)
         except DicomError as error:
-            self._leave_pending(error)
+            leave_pending(self._manifest, error, self._write)
             raise
 
     def _file(self, found: Found) -> PlanExport:
@@ -272,14 +272,6 @@ class _Export:
         manifest.timings["seconds"] = round(time.monotonic() - self._began, 3)
         self._write()
         logger.info("Export of plan %s: %s, %s", self._plan_uid, verdict, manifest.message)
-
-    def _leave_pending(self, problem: DicomError) -> None:
-        """Write down why it was not judged, as far as that can be written."""
-        self._manifest.message = "cancelled" if isinstance(problem, CancelledError) else str(problem)
-        try:
-            self._write()
-        except DestinationWriteError as error:
-            logger.warning("The manifest could not be written: %s", error)
 
     def _write(self) -> None:
         self._manifest.write(self._site.destination)

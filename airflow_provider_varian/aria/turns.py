@@ -8,9 +8,7 @@ file systems) both go ahead, which costs a transfer and harms nothing, since eve
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Final
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import TransientDicomError
+from airflow_provider_varian.receiver.file_lock import lock_file, unlock_file
 
 logger = logging.getLogger(__name__)
 
@@ -45,10 +44,7 @@ def turn(folder: Path, name: str, *, wait_seconds: float, cancellation: Cancella
         yield
     finally:
         if descriptor is not None:
-            # Removed while it is held: who has opened it meanwhile sees that it is not the one that others find there.
-            with contextlib.suppress(OSError):
-                path.unlink()
-            os.close(descriptor)
+            unlock_file(path, descriptor)
 
 
 def _waited_for(path: Path, wait_seconds: float, cancellation: Cancellation) -> int:
@@ -56,7 +52,8 @@ def _waited_for(path: Path, wait_seconds: float, cancellation: Cancellation) -> 
     told = False
     while True:
         cancellation.raise_if_cancelled()
-        descriptor = _locked(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = lock_file(path)
         if descriptor is not None:
             return descriptor
         if time.monotonic() >= end:
@@ -69,20 +66,3 @@ def _waited_for(path: Path, wait_seconds: float, cancellation: Cancellation) -> 
             logger.info("Another task works on the same objects; waiting for it to end")
             told = True
         cancellation.pause(_LOOK_SECONDS)
-
-
-def _locked(path: Path) -> int | None:
-    """Return the open file that is locked; ``None`` when somebody else has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except OSError:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None

@@ -6,7 +6,7 @@ import sys
 from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
-from airflow_provider_varian.cli.receiver_options import read_text
+from airflow_provider_varian.cli.files import read_text
 from airflow_provider_varian.errors import ConfigurationError
 
 if TYPE_CHECKING:

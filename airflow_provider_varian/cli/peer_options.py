@@ -10,9 +10,9 @@ import os
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_varian.cli.files import read_text
 from airflow_provider_varian.connection_fields import FIELDS_BY_KEY
 from airflow_provider_varian.errors import ConfigurationError
 
@@ -77,7 +77,7 @@ def peer_from_arguments(arguments: Namespace, **overrides: Any) -> Peer:
     if arguments.login is not None:
         settings.login = arguments.login
     if arguments.password_file is not None:
-        settings.password = _read(arguments.password_file, "--password-file").rstrip("\r\n")
+        settings.password = read_text(arguments.password_file, "--password-file").rstrip("\r\n")
     settings.extra |= dict(_typed_field(text) for text in arguments.settings)
     settings.extra |= _named_options(arguments)
     settings.extra |= {key: value for key, value in overrides.items() if value is not None}
@@ -116,7 +116,7 @@ def _named_options(arguments: Namespace) -> dict[str, Any]:
     named: dict[str, Any] = {"calling_ae_title": arguments.calling, "profile": arguments.profile}
     for key in _TLS_FILES:
         path = getattr(arguments, key)
-        named[key] = None if path is None else _read(path, "--" + key.replace("_", "-"))
+        named[key] = None if path is None else read_text(path, "--" + key.replace("_", "-"))
     if arguments.tls:
         named["tls"] = True
     return {key: value for key, value in named.items() if value is not None}
@@ -130,7 +130,7 @@ def _typed_field(text: str) -> tuple[str, Any]:
         raise ConfigurationError("--set needs FIELD=VALUE", hint="For example: --set dimse_timeout=300.")
     kind = FIELDS_BY_KEY[key].kind if key in FIELDS_BY_KEY else ""
     if value.startswith("@") and kind in _FROM_FILE:
-        value = _read(value[1:], f"--set {key}")
+        value = read_text(value[1:], f"--set {key}")
         # An editor ends a file with a newline; no password does.
         value = value.rstrip("\r\n") if kind == "password" else value
     elif kind in _FROM_FILE_ONLY:
@@ -139,16 +139,6 @@ def _typed_field(text: str) -> tuple[str, Any]:
             hint=f"Write --set {key}=@FILE.",
         )
     return key, value
-
-
-def _read(path: str, option: str) -> str:
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        raise ConfigurationError(
-            f"{option}: {path} cannot be read ({reason})", hint="Name a file that this user may read."
-        ) from None
 
 
 def _from_address(address: str) -> _Settings:

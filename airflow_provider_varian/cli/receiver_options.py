@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.cli.arguments import ae_title, network, port_number, positive, seconds, size
+from airflow_provider_varian.cli.files import read_text
 from airflow_provider_varian.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -256,20 +257,6 @@ def _above_zero(value: float | None, option: str) -> float | None:
     if value is not None and value <= 0:
         raise ConfigurationError(f"{option} has to be more than 0", hint="Leave it out for the default.")
     return value
-
-
-def read_text(path: str, option: str) -> str:
-    """Return the text of a file that an option names.
-
-    :raises ConfigurationError: when it cannot be read.
-    """
-    try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else "not a text file"
-        raise ConfigurationError(
-            f"{option}: {path} cannot be read ({reason})", hint="Name a file that this user may read."
-        ) from None
 
 
 def _option(name: str) -> str:

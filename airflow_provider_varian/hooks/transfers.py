@@ -5,8 +5,8 @@ What they work on, the peer of a connection, is :class:`.dicom.DicomHook`'s.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.versions import Refresh
 
 
-class TransferVerbs:
+class TransferVerbs(ABC):
     """Select, retrieve, move and store, with the peer of a connection."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def peer(self) -> Peer:
         """The peer of the connection."""
-        raise NotImplementedError
 
-    @cached_property
+    @property
+    @abstractmethod
     def profile(self) -> Profile:
         """Which habits of the peer to allow for."""
-        raise NotImplementedError
 
     def select(
         self,

@@ -13,7 +13,7 @@ from airflow_provider_varian.hooks.settings import below, root_of
 from airflow_provider_varian.operators.plan_export import EXPORT_KEY, without_set
 from airflow_provider_varian.operators.plan_pool import sweep_pools, thin_pool
 from airflow_provider_varian.operators.plan_rows import PlanList, read_plans
-from airflow_provider_varian.operators.rows import write_private
+from airflow_provider_varian.operators.rows import pull_from_mapped, write_private
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
@@ -52,11 +52,7 @@ def pull_exports(context: Context, task_id: str) -> list[Mapping[str, Any]]:
     :param context: Airflow's context.
     :param task_id: the mapped task, with its group's prefix.
     """
-    pulled = context["ti"].xcom_pull(task_ids=task_id, key=EXPORT_KEY)
-    if not pulled:
-        return []
-    # Airflow gives a lone value as itself, not as a list of one.
-    return [pulled] if isinstance(pulled, Mapping) else [each for each in pulled if each]
+    return pull_from_mapped(context, task_id, EXPORT_KEY)
 
 
 def write_plan_index(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_varian.hooks.settings import below, storage_root
 from airflow_provider_varian.operators.identity import retrieval_id
 from airflow_provider_varian.operators.machines import read_machines
-from airflow_provider_varian.operators.rows import write_private
+from airflow_provider_varian.operators.rows import pull_from_mapped, write_private
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import Context
@@ -47,11 +47,7 @@ def pull_summaries(context: Context, task_id: str) -> list[Mapping[str, Any]]:
     :param context: Airflow's context.
     :param task_id: the mapped task, with its group's prefix.
     """
-    pulled = context["ti"].xcom_pull(task_ids=task_id, key=SUMMARY_KEY)
-    if not pulled:
-        return []
-    # Airflow gives a lone value as itself, not as a list of one.
-    return [pulled] if isinstance(pulled, Mapping) else [summary for summary in pulled if summary]
+    return pull_from_mapped(context, task_id, SUMMARY_KEY)
 
 
 def write_qa_report(context: Context, rows_uri: str | None, results: Iterable[Mapping[str, Any]]) -> str:

@@ -18,7 +18,7 @@ from airflow_provider_varian.errors import ConfigurationError, DestinationWriteE
 from airflow_provider_varian.hooks.settings import destination_path
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import ObjectStoragePath
+    from airflow.providers.common.compat.sdk import Context, ObjectStoragePath
 
 SCHEMA_VERSION = 1
 
@@ -87,6 +87,20 @@ def read_row(uri: str, key: str) -> dict[str, Any]:
             hint="The task that writes the file has run again since: clear the tasks after it too.",
         )
     return rows[key]
+
+
+def pull_from_mapped(context: Context, task_id: str, key: str) -> list[Mapping[str, Any]]:
+    """Return what the instances of a mapped task told under an XCom key so far, also those that failed.
+
+    :param context: Airflow's context.
+    :param task_id: the mapped task, with its group's prefix.
+    :param key: the XCom key; each instance pushes a mapping.
+    """
+    pulled = context["ti"].xcom_pull(task_ids=task_id, key=key)
+    if not pulled:
+        return []
+    # Airflow gives a lone value as itself, not as a list of one.
+    return [pulled] if isinstance(pulled, Mapping) else [each for each in pulled if each]
 
 
 def write_private(path: ObjectStoragePath, content: bytes) -> None:

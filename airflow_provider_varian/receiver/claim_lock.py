@@ -12,12 +12,13 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import ReceiverUnavailableError
+from airflow_provider_varian.receiver.file_lock import lock_file, unlock_file
 from airflow_provider_varian.receiver.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -58,10 +59,7 @@ def only_try(
     try:
         yield
     finally:
-        # Removed while it is held: who has opened it meanwhile sees that it is not the one that others find there.
-        with suppress(OSError):
-            path.unlink()
-        os.close(descriptor)
+        unlock_file(path, descriptor)
 
 
 def is_running(spool: Spool, retrieval_id: str) -> bool:
@@ -89,15 +87,4 @@ def is_running(spool: Spool, retrieval_id: str) -> bool:
 def _locked(spool: Spool, path: Path) -> int | None:
     """Return the open file that is locked, or ``None`` when somebody else has it."""
     with spool.usable():
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
-                return descriptor
-        except (BlockingIOError, FileNotFoundError):
-            pass
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-        return None
+        return lock_file(path)

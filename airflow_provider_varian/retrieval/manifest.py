@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_varian.dimse.association import Negotiated
-from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.errors import CancelledError, ConfigurationError, DestinationWriteError, DicomError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger, NotAUidError
 from airflow_provider_varian.retrieval.outcome import Outcome
@@ -203,6 +203,20 @@ class Manifest:
         """
         text = json.dumps(self.to_json(), indent=1, ensure_ascii=True)
         destination.write_text(self.path, text + "\n")
+
+
+def leave_pending(manifest: Manifest, problem: DicomError, write: Callable[[], None]) -> None:
+    """Write down why it was not judged, as far as that can be written.
+
+    :param manifest: what is left.
+    :param problem: what ended the work on it.
+    :param write: writes the manifest, and tells whoever follows it.
+    """
+    manifest.message = "cancelled" if isinstance(problem, CancelledError) else str(problem)
+    try:
+        write()
+    except DestinationWriteError as error:
+        logger.warning("The manifest could not be written: %s", error)
 
 
 def _entries(retrieval_id: str, values: Iterable[Any]) -> Iterator[Entry]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
+from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.claim_lock import only_try
@@ -35,7 +35,7 @@ from airflow_provider_varian.retrieval.intake import Intake
 from airflow_provider_varian.retrieval.landing import arrivals_of, spool_of
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.listing import check_keywords
-from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
+from airflow_provider_varian.retrieval.manifest import Manifest, leave_pending, load_manifest
 from airflow_provider_varian.retrieval.means import Means, Progress
 from airflow_provider_varian.retrieval.method import Method, check_method, method_of
 from airflow_provider_varian.retrieval.missing import judge_missing
@@ -241,7 +241,7 @@ class _Job:
         try:
             error = self._retrieve(spool)
         except DicomError as problem:
-            self._leave_pending(problem)
+            leave_pending(self._manifest, problem, self._write)
             raise
         self._judge(error)
         self._write()
@@ -369,14 +369,6 @@ class _Job:
 
     def _has_nothing(self) -> bool:
         return not any(entry.is_here for entry in self._manifest.ledger.entries.values())
-
-    def _leave_pending(self, problem: DicomError) -> None:
-        """Write down why it was not judged, as far as that can be written."""
-        self._manifest.message = "cancelled" if isinstance(problem, CancelledError) else str(problem)
-        try:
-            self._write()
-        except DestinationWriteError as error:
-            logger.warning("The manifest could not be written: %s", error)
 
     def _write(self) -> None:
         self._manifest.write(self._destination)

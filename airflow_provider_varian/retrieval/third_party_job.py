@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.suboperations import SubOperations
-from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
+from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
@@ -22,7 +22,7 @@ from airflow_provider_varian.retrieval.earlier import expectation, go_on, is_unf
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.listing import Listed, list_expected
-from airflow_provider_varian.retrieval.manifest import Manifest, load_manifest
+from airflow_provider_varian.retrieval.manifest import Manifest, leave_pending, load_manifest
 from airflow_provider_varian.retrieval.outcome import Outcome, State, outcome_of
 from airflow_provider_varian.retrieval.plan import Ask, stages_of
 from airflow_provider_varian.retrieval.recheck import recheck
@@ -102,7 +102,7 @@ class ThirdPartyJob:
             self._list()
             error = self._move()
         except DicomError as problem:
-            self._leave_pending(problem)
+            leave_pending(self._manifest, problem, self._write)
             raise
         self._judge(error)
         self._write()
@@ -341,14 +341,6 @@ class ThirdPartyJob:
         manifest.timings["finished"] = _now()
         manifest.timings["seconds"] = round(time.monotonic() - self._began, 3)
         logger.info("Move %s: %s, %s", manifest.id, manifest.outcome, manifest.message)
-
-    def _leave_pending(self, problem: DicomError) -> None:
-        """Write down why it was not judged, as far as that can be written."""
-        self._manifest.message = "cancelled" if isinstance(problem, CancelledError) else str(problem)
-        try:
-            self._write()
-        except DestinationWriteError as error:
-            logger.warning("The manifest could not be written: %s", error)
 
     def _write(self) -> None:
         self._written = time.monotonic()

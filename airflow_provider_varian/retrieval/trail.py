@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import logging
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -98,7 +99,7 @@ class Key(NamedTuple):
     failure: str
 
 
-class Work:
+class Work(ABC):
     """One piece of work: each study is told of when it begins, and when all has ended."""
 
     def __init__(self, trail: WorkTrail | None, way: Way | None) -> None:
@@ -142,12 +143,13 @@ class Work:
                 found[Key(study, "R", ended_by(error) or "nothing was moved")] = collections.Counter()
         return [self._message(key, classes) for key, classes in found.items()]
 
+    @abstractmethod
     def _outcomes(self, error: BaseException | None) -> Iterable[tuple[Key, str]]:
         """Iterate over the objects that were moved, or were to be, with their SOP classes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _message(self, key: Key, classes: collections.Counter[str]) -> AuditMessage:
-        raise NotImplementedError
+        """Return what is told of so many objects of these SOP classes."""
 
 
 class Retrieving(Work, Observer):

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.pdu import A_ASSOCIATE_AC
+from support.ports import wait_until
 from support.raw_peer import raw_peer
 
 from airflow_provider_varian import uids
@@ -81,7 +82,7 @@ def test_is_released_when_the_block_finds_something_missing(scp, peer_at):
         associate(peer_at(port), contexts.verification(), step="C-ECHO") as association,
     ):
         raise NotFoundError("no such plan")
-    _until(lambda: ended)
+    wait_until(lambda: ended)
     assert ended == ["ok"]
     assert association.assoc.is_released
 
@@ -240,7 +241,7 @@ def test_peer_that_answers_and_closes_before_we_look_is_still_heard(peer_at, mon
         connect(self, primitive)
 
         def tell():
-            _until(lambda: not self._is_connected)
+            wait_until(lambda: not self._is_connected)
             ready.set()
 
         threading.Thread(target=tell).start()
@@ -335,7 +336,7 @@ def test_abort_of_an_idle_association_is_noticed(peer_at):
 
     with raw_peer(play) as port, associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
         go.set()
-        _until(lambda: not association.assoc.is_established)
+        wait_until(lambda: not association.assoc.is_established)
         assert association.assoc.is_aborted
         with pytest.raises(AssociationAbortedError, match="the peer aborted"):
             echo(association)
@@ -355,7 +356,7 @@ def test_release_of_an_idle_association_is_answered(peer_at):
     with raw_peer(play) as port, associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
         go.set()
         assert answered.wait(5)
-        _until(lambda: association.assoc.is_released)
+        wait_until(lambda: association.assoc.is_released)
         with pytest.raises(AssociationAbortedError):
             echo(association)
 
@@ -390,7 +391,7 @@ def test_release_that_crosses_ours_in_the_last_moment_is_quick(peer_at, monkeypa
     monkeypatch.setattr(parked, "_has_ended", lambda assoc: False)
     with raw_peer(play) as port:
         with associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
-            _until(lambda: parked.end_waits(association.assoc))
+            wait_until(lambda: parked.end_waits(association.assoc))
             monkeypatch.setattr(parked, "end_waits", lambda assoc: False)
             start = time.monotonic()
         assert time.monotonic() - start < 3
@@ -415,7 +416,7 @@ def test_silence_on_an_idle_association_ends_it(peer_at):
     with raw_peer(play) as port:
         peer = peer_at(port, network_timeout=0.3)
         with associate(peer, contexts.verification(), step="C-ECHO") as association:
-            _until(lambda: not association.assoc.is_established)
+            wait_until(lambda: not association.assoc.is_established)
             assert association.assoc.is_aborted
 
 
@@ -462,13 +463,6 @@ def test_cancelled_while_connecting_ends_it(peer_at):
         with pytest.raises(CancelledError):
             echo_peer(peer_at(port, connect_timeout=30), cancellation=cancellation)
         assert 0.4 < time.monotonic() - start < 5
-
-
-def _until(condition, seconds=5):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "not within the time"
-        time.sleep(0.01)
 
 
 HEADS = {

@@ -340,8 +340,10 @@ def test_who_does_not_read_its_answers_is_not_waited_for(receiver):
 def test_an_answer_that_comes_after_the_end_harms_nobody(receiver, caplog):
     """pynetdicom's thread dies of what is sent where there is no association any more."""
 
+    ended = threading.Event()
+
     def slow(event):
-        time.sleep(0.1)
+        assert ended.wait(30)
         return 0x0000
 
     receiver.server.bind(evt.EVT_C_ECHO, slow)
@@ -350,6 +352,8 @@ def test_an_answer_that_comes_after_the_end_harms_nobody(receiver, caplog):
             client.associate()
             client.send(message(echo_command(), None, 5) + b"garbage")
             assert client.end() == "aborted"
+            ended.set()
+        wait_until(lambda: not receiver.server.active_associations, what="the end of the association")
     finally:
         receiver.server.bind(evt.EVT_C_ECHO, lambda event: 0x0000)
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]

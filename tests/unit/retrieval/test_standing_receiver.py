@@ -13,6 +13,7 @@ import pydicom
 import pytest
 from support.archive import ROOT, Archive, rt_image
 from support.certificates import Authority
+from support.ports import wait_until
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -212,9 +213,8 @@ def test_the_retry_of_a_killed_try_finds_what_came(standing):
     with pytest.raises(CancelledError):
         standing.run(cancellation=cancelled_by_the_peer(standing, 3))
     standing.archive.on_sent = lambda uid_: None
-    deadline = time.monotonic() + 30
-    while len(unclaimed(standing)) + len(claimed(standing)) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)  # a peer may go on sending
+    # A peer may go on sending.
+    wait_until(lambda: len(unclaimed(standing)) + len(claimed(standing)) == 5, what="the rest")
     standing.archive.requests.clear()
     result = standing.run(settle_seconds=0.05)
     assert (result.outcome, standing.archive.asked("C-MOVE")) == (Outcome.COMPLETE, [])
