@@ -16,7 +16,7 @@ from pydicom.uid import ImplicitVRLittleEndian, generate_uid
 from pynetdicom import AE, evt
 from pynetdicom.dimse_primitives import C_MOVE
 from pynetdicom.dsutils import decode, encode
-from support.parking import PARKED
+from support.parking import CLOSED_FOR_GOOD, PARKED
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts, quiet
@@ -108,6 +108,7 @@ class Archive:
             (evt.EVT_CONN_OPEN, self._take_over_moves),
             (evt.EVT_C_FIND, self._find),
             (evt.EVT_C_GET, self._get),
+            *CLOSED_FOR_GOOD,
         ]
         self._ae = ae
         self._server = ae.start_server(

@@ -1,4 +1,4 @@
-"""For tests that send by pynetdicom's own requestor: unparked, it loses answers that come quickly (performance 7)."""
+"""What pynetdicom's own requestors and servers need in tests: event handlers for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from typing import Any, Final
 
 from pynetdicom import evt
 
-from airflow_provider_varian.dimse import parked
+from airflow_provider_varian.dimse import parked, socket_manners
 
-#: Event handlers for ``AE.associate``.
-PARKED: Final[list[Any]] = [(evt.EVT_CONN_OPEN, parked.park)]
+#: For a server: a peer that resets the connection leaves pynetdicom's socket open, and the test that runs when it is
+#: collected fails.
+CLOSED_FOR_GOOD: Final[list[Any]] = [(evt.EVT_CONN_OPEN, socket_manners.close_for_good)]
+#: For ``AE.associate``: unparked, it loses answers that come quickly (performance 7).
+PARKED: Final[list[Any]] = [(evt.EVT_CONN_OPEN, parked.park), (evt.EVT_ACSE_SENT, socket_manners.close_for_good)]

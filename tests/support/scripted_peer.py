@@ -10,6 +10,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from support.parking import CLOSED_FOR_GOOD
 from support.ports import wait_until
 
 from airflow_provider_varian import uids
@@ -66,6 +67,7 @@ class ScriptedPeer:
             (evt.EVT_C_FIND, self._on_find),
             (evt.EVT_ABORTED, lambda event: self.aborted.set()),
             (evt.EVT_ACCEPTED, self._on_accepted),
+            *CLOSED_FOR_GOOD,
         ]
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
 

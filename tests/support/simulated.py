@@ -13,6 +13,7 @@ from pydicom import Dataset, dcmread
 from pydicom.filebase import DicomBytesIO
 from pynetdicom import AE, evt
 from pynetdicom.transport import ThreadedAssociationServer
+from support.parking import CLOSED_FOR_GOOD
 from support.ports import free_port
 
 from airflow_provider_varian import uids
@@ -128,6 +129,7 @@ def receiving(ae_title: str = "AIRFLOW") -> Iterator[Receiver]:
             (evt.EVT_ESTABLISHED, count),
             (evt.EVT_RELEASED, lambda _: receiver.ended.set()),
             (evt.EVT_ABORTED, lambda _: receiver.ended.set()),
+            *CLOSED_FOR_GOOD,
         ],
     )
     # pynetdicom's start_server looks twice a second whether it shall stop.

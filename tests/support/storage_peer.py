@@ -6,6 +6,7 @@ import threading
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from support.parking import CLOSED_FOR_GOOD
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import quiet
@@ -36,7 +37,7 @@ class StoragePeer:
         ae.network_timeout = 20
         for sop_class, syntaxes in self._accepts.items():
             ae.add_supported_context(sop_class, syntaxes)
-        handlers = [(evt.EVT_C_STORE, self._take), (evt.EVT_ACCEPTED, self._note)]
+        handlers = [(evt.EVT_C_STORE, self._take), (evt.EVT_ACCEPTED, self._note), *CLOSED_FOR_GOOD]
         self._server = ae.make_server(("127.0.0.1", 0), evt_handlers=handlers, ssl_context=self._tls)
         ae._servers.append(self._server)
         # As start_server() does, but it would take half a second to stop.

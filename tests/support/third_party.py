@@ -10,6 +10,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.transport import ThreadedAssociationServer
+from support.parking import CLOSED_FOR_GOOD
 
 from airflow_provider_varian.dimse import contexts
 
@@ -38,7 +39,9 @@ class FilingStation:
         for context in contexts.receiver_contexts():
             ae.add_supported_context(context.abstract_syntax, ImplicitVRLittleEndian)
         self._server = ae.make_server(
-            ("127.0.0.1", 0), server_class=ThreadedAssociationServer, evt_handlers=[(evt.EVT_C_STORE, self._store)]
+            ("127.0.0.1", 0),
+            server_class=ThreadedAssociationServer,
+            evt_handlers=[(evt.EVT_C_STORE, self._store), *CLOSED_FOR_GOOD],
         )
         # pynetdicom's start_server looks twice a second whether it shall stop.
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)

@@ -141,7 +141,8 @@ def test_what_a_receiver_is_not_for_ends_the_association(receiver, command):
 
 def test_a_peer_that_is_sending_is_not_cut_off_before_it_can_see_the_abort(receiver, monkeypatch):
     """Closed with something unread, a connection is reset, which may take the A-ABORT away from a peer."""
-    monkeypatch.setattr(stream, "_LINGER_SECONDS", 5.0)
+    monkeypatch.setattr(stream, "_LINGER_SECONDS", 20.0)
+    monkeypatch.setattr(stream, "_END_SECONDS", 30.0)
     with store_client(receiver.port) as client:
         client.associate()
         client.send(GIBIBYTES + bytes(300_000))
