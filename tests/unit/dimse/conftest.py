@@ -7,6 +7,7 @@ import threading
 import pytest
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
+from support.parking import CLOSED_FOR_GOOD
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts
@@ -57,7 +58,7 @@ def scp():
                 ae.add_supported_context(
                     context.abstract_syntax, uids.IMPLICIT_VR_LITTLE_ENDIAN, scu_role=True, scp_role=True
                 )
-        server = ae.make_server(("127.0.0.1", 0), evt_handlers=list(handlers), ssl_context=tls)
+        server = ae.make_server(("127.0.0.1", 0), evt_handlers=[*handlers, *CLOSED_FOR_GOOD], ssl_context=tls)
         ae._servers.append(server)
         servers.append(server)
         # As start_server() does, but it would take half a second to stop.

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification
+from support.parking import CLOSED_FOR_GOOD
 from support.quiet import AFTER, QUIET, WITHIN, Clock
 
 from airflow_provider_varian.errors import ConfigurationError, OutOfResourcesError, PermanentRejectionError, QueryError
@@ -67,7 +68,7 @@ def down_database():
     def fail(event):
         yield 0xA700, None
 
-    handlers = [(evt.EVT_C_ECHO, lambda event: 0x0000), (evt.EVT_C_FIND, fail)]
+    handlers = [(evt.EVT_C_ECHO, lambda event: 0x0000), (evt.EVT_C_FIND, fail), *CLOSED_FOR_GOOD]
     server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
     yield server.server_address[1]
     server.shutdown()
