@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
@@ -148,6 +148,15 @@ class RetrieveProgress:
         )
 
 
+class Counts(NamedTuple):
+    """Sub-operations of a C-GET or C-MOVE, as far as a response tells them."""
+
+    remaining: int | None
+    completed: int | None
+    failed: int | None
+    warning: int | None
+
+
 class Command:
     """A command set as it came from a peer.
 
@@ -200,6 +209,13 @@ class Command:
     def originator_message_id(self) -> int | None:
         """Move Originator Message ID (0000,1031)."""
         return self._value(_ORIGINATOR_MESSAGE_ID)
+
+    def counts(self) -> Counts:
+        """Return the Numbers of Sub-operations (0000,1020) to (0000,1023) of a response.
+
+        :raises ValueError: when one of them has not two bytes.
+        """
+        return Counts(*map(self._value, (_REMAINING, _COMPLETED, _FAILED, _WARNING)))
 
     def _text(self, element: int) -> str:
         return self._elements.get(element, b"").decode("latin-1").rstrip("\0 ")

@@ -34,7 +34,7 @@ class Taker(Protocol):
         """Whether it wants no more for now; looked at between messages."""
 
     def begin(self, context_id: int, command: Command) -> bool:
-        """Say whether it takes this message, which has a data set; else pynetdicom gets it."""
+        """Say whether it takes this message; else pynetdicom gets it."""
 
     def data(self, piece: memoryview) -> None:
         """Take the next piece of the data set; valid until this returns."""
@@ -127,11 +127,10 @@ class Dispatch:
         if command.command_field not in self._known:
             raise MalformedError("a command that nobody here understands")
         self._command, self._context_id = command, context_id
-        if command.has_data_set:
-            with self._lock:
-                taker = self._takers.get(command.command_field)
-                if taker is not None and taker.begin(context_id, command):
-                    self._taker = taker
+        with self._lock:
+            taker = self._takers.get(command.command_field)
+            if taker is not None and taker.begin(context_id, command):
+                self._taker = taker
 
     def data(self, piece: memoryview) -> None:
         """Pass a piece on, or keep it."""

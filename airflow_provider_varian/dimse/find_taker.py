@@ -88,7 +88,7 @@ class FindTaker:
         # The command sets of a list are all the same, and one object then.
         if command is not self._command or context_id != self._context_id:
             ours = context_id == self._context_id and command.responds_to == self._message_id
-            if not ours or not status.is_pending(command.status or 0):
+            if not command.has_data_set or not ours or not status.is_pending(command.status or 0):
                 return False
             if command.sop_class_uid not in ("", self._model_uid):
                 return False

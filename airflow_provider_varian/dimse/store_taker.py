@@ -80,6 +80,7 @@ class StoreTaker:
         originator = command.originator_ae_title
         if (
             message_id is None
+            or not command.has_data_set
             or command.priority not in _PRIORITIES
             or not _UID.fullmatch(sop_class)
             or "\\" in originator

@@ -7,15 +7,21 @@ is counted elsewhere, instance by instance.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from airflow_provider_varian.dimse import reasons, status
+from pynetdicom.dimse_primitives import C_GET, C_MOVE
+
+from airflow_provider_varian.dimse import reasons, status, streaming
 from airflow_provider_varian.dimse.exchange import Exchange
+from airflow_provider_varian.dimse.progress_taker import COMMAND_FIELDS, ProgressTaker
 from airflow_provider_varian.errors import DicomError, RefusedByPeerError, UnknownMoveDestinationError
 
 log = logging.getLogger(__name__)
+
+Response = TypeVar("Response", C_GET, C_MOVE)
 
 #: Asking again, or for less, does not help against these.
 _RAISED: Final = (UnknownMoveDestinationError, RefusedByPeerError)
@@ -46,7 +52,7 @@ class SubOperations:
 Progress = Callable[[SubOperations], None]
 
 
-def follow(running: Exchange, response: type[Any], on_progress: Progress | None) -> SubOperations:
+def follow(running: Exchange, response: type[Response], on_progress: Progress | None) -> SubOperations:
     """Read responses up to the final one and return what it reports.
 
     :param response: the primitive class, C_GET or C_MOVE of pynetdicom.
@@ -55,13 +61,13 @@ def follow(running: Exchange, response: type[Any], on_progress: Progress | None)
     :raises RefusedByPeerError: 0x0122, 0x0124 or 0xA900.
     :raises CancelledError: cancelled.
     """
-    while True:
-        message = running.receive(response)
-        report = _read(running, message)
-        if not status.is_pending(report.status):
-            break
-        if on_progress is not None and not running.cancelled:
-            on_progress(report)
+    with _taking_progress(running, response):
+        while True:
+            report = _read(running, running.receive(response))
+            if not status.is_pending(report.status):
+                break
+            if on_progress is not None and not running.cancelled:
+                on_progress(report)
     peer = running.association.peer
     if running.cancelled:
         raise reasons.cancelled(peer, running.step)
@@ -69,6 +75,25 @@ def follow(running: Exchange, response: type[Any], on_progress: Progress | None)
     if isinstance(error, _RAISED):
         raise error
     return report
+
+
+@contextmanager
+def _taking_progress(running: Exchange, response: type[Response]) -> Iterator[None]:
+    """Take pending responses past pynetdicom while the block runs, where its reading is ours."""
+    assoc = running.association.assoc
+    stream = streaming.of(assoc)
+    if stream is None:
+        yield
+        return
+    taker = ProgressTaker(
+        assoc.dimse.msg_queue,
+        response,
+        context_id=running.context.context_id or 0,
+        message_id=running.message_id,
+        model_uid=str(running.context.abstract_syntax),
+    )
+    with stream.taking(COMMAND_FIELDS[response], taker):
+        yield
 
 
 def _read(running: Exchange, message: Any) -> SubOperations:

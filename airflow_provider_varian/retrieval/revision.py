@@ -12,7 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_varian.retrieval.verify import Excerpt, layout_values
+from airflow_provider_varian.retrieval.excerpt import Excerpt
+from airflow_provider_varian.retrieval.verify import layout_values
 
 _APPROVAL: Final = "ApprovalStatus"
 _DATES: Final = ("RTPlanDate", "StructureSetDate", "ContentDate", "ReviewDate")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import mmap
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pydicom
-from pydicom.datadict import tag_for_keyword
-from pydicom.filereader import read_dataset
 
 from airflow_provider_varian.receiver.file_meta import FileMeta, read_file_meta
 from airflow_provider_varian.receiver.head import DataSetError, iter_elements, parse_head
+from airflow_provider_varian.retrieval.excerpt import Excerpt, tags_of, values_in
 from airflow_provider_varian.uids import IMPLICIT_VR_LITTLE_ENDIAN
 
 if TYPE_CHECKING:
@@ -25,8 +22,6 @@ if TYPE_CHECKING:
 
 #: Bytes hashed at a time: enough to be fast, few enough to let a cancellation in.
 _SLICE: Final = 1 << 20
-#: Specific Character Set (0008,0005): what texts are decoded by.
-_CHARACTER_SET: Final = 0x00080005
 #: Pixel data, as floats or integers: the head ends there.
 _PIXELS: Final = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 #: Longest value that is kept of a head. The longest path takes 128 bytes of one.
@@ -56,27 +51,6 @@ class Given(NamedTuple):
 
     file: FileState
     is_durable: bool
-
-
-@dataclass(frozen=True)
-class Excerpt:
-    """Some elements of a data set's head, encoded as they came.
-
-    :param encoded: one after the other.
-    :param implicit: whether they name no VR.
-    """
-
-    encoded: bytes
-    implicit: bool
-
-    def values(self, keywords: Collection[str]) -> dict[str, Any]:
-        """Decode what was kept; as :func:`layout_values`, of which it raises the same."""
-        return _values(self._dataset, keywords)
-
-    @functools.cached_property
-    def _dataset(self) -> Dataset:
-        """Decoded once: where an object belongs and which version of it this is are asked one after the other."""
-        return read_dataset(BytesIO(self.encoded), self.implicit, is_little_endian=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +96,7 @@ def inspect(path: Path, keywords: Collection[str] = ()) -> Inspection:
             raise DataSetError("the file is empty")
         # Not closed by hand: an error's traceback may still hold views of it. The last view closes it.
         data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return _inspect(data, state, _tags(tuple(keywords)))
+    return _inspect(data, state, tags_of(keywords))
 
 
 def _inspect(data: memoryview, state: FileState, tags: frozenset[int]) -> Inspection:
@@ -158,14 +132,6 @@ def _excerpt(data: memoryview, meta: FileMeta, tags: frozenset[int]) -> Excerpt:
     return Excerpt(b"".join(kept), meta.transfer_syntax_uid == IMPLICIT_VR_LITTLE_ENDIAN)
 
 
-@functools.lru_cache(maxsize=32)
-def _tags(keywords: tuple[str, ...]) -> frozenset[int]:
-    if not keywords:
-        return frozenset()
-    found = (tag_for_keyword(keyword) for keyword in keywords)
-    return frozenset((_CHARACTER_SET, *(tag for tag in found if tag is not None)))
-
-
 def layout_values(path: Path, keywords: Collection[str]) -> dict[str, Any]:
     """Read what a layout asks for from an object itself.
 
@@ -173,12 +139,7 @@ def layout_values(path: Path, keywords: Collection[str]) -> dict[str, Any]:
     :param keywords: DICOM keywords.
     :return: values by keyword, without those that the object does not have.
     """
-    return _values(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords)), keywords)
-
-
-def _values(dataset: Dataset, keywords: Collection[str]) -> dict[str, Any]:
-    found = {key: getattr(dataset, key, None) for key in keywords}
-    return {key: value for key, value in found.items() if value not in (None, "")}
+    return values_in(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords)), keywords)
 
 
 def is_object(path: Path, sop_instance_uid: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal
 
 from airflow_provider_varian.errors import ConfigurationError, DestinationWriteError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination, Pause
+from airflow_provider_varian.retrieval.excerpt import Excerpt
 from airflow_provider_varian.retrieval.ledger import Entry
 from airflow_provider_varian.retrieval.revision import (
     Verdict,
@@ -27,7 +28,7 @@ from airflow_provider_varian.retrieval.revision import (
     revision_in,
     revision_of,
 )
-from airflow_provider_varian.retrieval.verify import Excerpt, is_object, sha256_of
+from airflow_provider_varian.retrieval.verify import is_object, sha256_of
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
 logger = logging.getLogger(__name__)

@@ -5,24 +5,18 @@ from __future__ import annotations
 import json
 import threading
 
-import pydicom
 import pytest
-from pydicom.dataset import Dataset
-from pynetdicom.dsutils import encode
-from support.archive import ROOT, Archive, rt_image
+from support.archive import ROOT, Archive
 from support.ports import wait_until
 
-from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.retrieval import intake, letting_go, verify
+from airflow_provider_varian.retrieval import intake, letting_go
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.manifest import Manifest
 from airflow_provider_varian.retrieval.outcome import Outcome
-from airflow_provider_varian.retrieval.revision import REVISION_KEYWORDS, revision_in, revision_of
-from airflow_provider_varian.retrieval.verify import inspect, layout_values
 
 SERIES = f"{ROOT}.1.1"
 
@@ -183,59 +177,3 @@ def test_the_manifest_is_not_written_more_often_for_a_slow_peer(sending, monkeyp
     sending.until = four_are_filed
     assert sending.run().outcome is Outcome.COMPLETE
     assert at_last == [2], "at the start, and before the transfer"
-
-
-# What is read of a head
-
-
-def file_of(tmp_path, ds, *, implicit):
-    ds.file_meta = pydicom.dataset.FileMetaDataset()
-    ds.file_meta.TransferSyntaxUID = uids.IMPLICIT_VR_LITTLE_ENDIAN if implicit else uids.EXPLICIT_VR_LITTLE_ENDIAN
-    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
-    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
-    path = tmp_path / "x.dcm"
-    ds.save_as(path, enforce_file_format=True)
-    return path
-
-
-@pytest.mark.parametrize("implicit", [True, False])
-@pytest.mark.parametrize("character_set", ["ISO_IR 192", "ISO_IR 100", None])
-def test_an_excerpt_says_what_the_file_says(tmp_path, implicit, character_set):
-    ds = rt_image(1, ApprovalStatus="APPROVED", ReviewDate="20260103", StudyDescription="")
-    ds.SpecificCharacterSet = character_set
-    if character_set is None:
-        del ds.SpecificCharacterSet
-        ds.PatientName = "Phantom^Plain"
-    item = Dataset()
-    item.RTBeamLimitingDeviceType = "X"
-    ds.BeamLimitingDeviceSequence = [item]
-    ds["BeamLimitingDeviceSequence"].is_undefined_length = True
-    keywords = ("Modality", "PatientName", "ImageType", "InstanceNumber", "StudyDescription", "Rows", "StationName")
-    path = file_of(tmp_path, ds, implicit=implicit)
-    excerpt = inspect(path, (*keywords, *REVISION_KEYWORDS)).excerpt
-    assert excerpt.values(keywords) == layout_values(path, keywords)
-    assert excerpt.values(keywords)["Modality"] == "RTIMAGE"
-    assert {"SOPClassUID": ds.SOPClassUID, **revision_in(excerpt)} == revision_of(path)
-    assert encode(ds, implicit, True) in path.read_bytes()
-
-
-def test_an_excerpt_ends_where_the_pixels_begin(tmp_path):
-    ds = rt_image(1)
-    ds.DataSetTrailingPadding = b"\0" * 8
-    excerpt = inspect(file_of(tmp_path, ds, implicit=True), ("Modality", "PixelData", "DataSetTrailingPadding")).excerpt
-    assert set(excerpt.values(("Modality", "PixelData", "DataSetTrailingPadding"))) == {"Modality"}
-    assert len(excerpt.encoded) < 64
-
-
-def test_a_head_is_decoded_once(tmp_path, monkeypatch):
-    excerpt = inspect(file_of(tmp_path, rt_image(1), implicit=True), ("Modality", "SeriesInstanceUID")).excerpt
-    read, times = verify.read_dataset, []
-
-    def counted(*args, **kwargs):
-        times.append(args)
-        return read(*args, **kwargs)
-
-    monkeypatch.setattr(verify, "read_dataset", counted)
-    assert excerpt.values(["Modality"]) == {"Modality": "RTIMAGE"}
-    assert excerpt.values(["SeriesInstanceUID", "PatientSex"]) == {"SeriesInstanceUID": SERIES}
-    assert len(times) == 1
