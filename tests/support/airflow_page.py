@@ -70,8 +70,12 @@ def api_server(home: Home) -> Iterator[Page]:
 
 
 @contextmanager
-def standalone(home: Home) -> Iterator[Page]:
-    """Run all of Airflow, scheduler and workers too, on loopback until the block ends."""
+def standalone(home: Home, *, parallelism: int = 3) -> Iterator[Page]:
+    """Run all of Airflow, scheduler and workers too, on loopback until the block ends.
+
+    :param parallelism: how many tasks may run at once.
+    """
+    home.environment["AIRFLOW__CORE__PARALLELISM"] = str(parallelism)
     with _serving(home, "standalone", lambda page: page.health("dag_processor") and page.health("scheduler")) as page:
         yield page
 
@@ -88,7 +92,6 @@ def _serving(home: Home, command: str, is_ready: Callable[[Page], bool]) -> Iter
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{page.url}/execution/",
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-        "AIRFLOW__CORE__PARALLELISM": "3",
         "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
         "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
     }
