@@ -31,10 +31,17 @@ _UNTIL_STABLE: Final = 3
 
 def tables(stage: Stage) -> Iterator[Table]:
     """Retrieve CT slices, and RT Plans."""
-    ports = {title: processes.free_port() for title in ("STORESCP", _OURS)}
+    ports = {title: processes.free_port() for title in ("STORESCP", "DURABLE", _OURS)}
     studies = (stage.slices, stage.plans)
     with ExitStack() as stack:
         storescp = started(stack, _THEIRS, receivers.storescp(stage.on_disk(), name=_THEIRS, port=ports["STORESCP"]))
+        # What each object costs until it is there for good, before anybody looks at it.
+        durable = started(
+            stack,
+            receivers.IN_TASK,
+            receivers.in_task(stage.on_disk(), durable=True, port=ports["DURABLE"], ae_title="DURABLE"),
+            ours=True,
+        )
         basket = Basket(stage.on_disk(), "out/*/*/*.dcm", removed="out")
         worker = stack.enter_context(ours.working(stage.memory))
         archive = stack.enter_context(archives.dcmqrscp(stage.on_disk(), studies, ports))
@@ -46,7 +53,12 @@ def tables(stage: Stage) -> Iterator[Table]:
                     title=f"retrieve {study.name} from dcmqrscp, with account and hashes, durable",
                     short=study.name,
                     contestants=[
-                        storescp.contestant(stage.load(study), partial(_moved, archive=archive, study=study)),
+                        storescp.contestant(
+                            stage.load(study), partial(_moved, archive=archive, study=study, title="STORESCP")
+                        ),
+                        durable.contestant(
+                            stage.load(study), partial(_moved, archive=archive, study=study, title="DURABLE")
+                        ),
                         mine.contestant("C-MOVE", study, _ONCE, goals.RETRIEVE if study is stage.slices else None),
                         mine.contestant("C-GET", study, _ONCE),
                         mine.contestant("C-MOVE", study, _UNTIL_STABLE),
@@ -89,5 +101,5 @@ class _Mine:
         return done.must(outcome="complete", verified=len(study.files))
 
 
-def _moved(_: receivers.Receiver, *, archive: Archive, study: Study) -> Sent:
-    return Sent(move(archive, study, "STORESCP").seconds, len(study.files))
+def _moved(_: receivers.Receiver, *, archive: Archive, study: Study, title: str) -> Sent:
+    return Sent(move(archive, study, title).seconds, len(study.files))
