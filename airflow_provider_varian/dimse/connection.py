@@ -99,17 +99,19 @@ class Connection:
         :raises OSError: the connection has ended, the peer takes nothing, or ``unless`` has become true. Part of it
             may have been sent, so nothing else can follow.
         """
-        view = memoryview(data)
-        limit = 0.0
-        while view:
+        view, limit = memoryview(data), 0.0
+        while True:
             try:
-                view = view[self.socket.send(view) :]
-                limit = 0.0
+                sent = self.socket.send(view)
             except _NOT_NOW:
                 limit = limit or time.monotonic() + seconds
                 if time.monotonic() >= limit or unless():
                     raise TimeoutError("the peer takes nothing") from None
                 self._wait(select.POLLOUT, min(_LOOK_SECONDS, seconds), unless)
+                continue
+            if sent == len(view):
+                break
+            view, limit = view[sent:], 0.0
         self._unacknowledged = False
 
     def _wait(self, events: int, seconds: float, unless: Callable[[], object]) -> bool:

@@ -269,7 +269,7 @@ class Stream:
     def _read_on(self) -> bool:
         """Read until there is something for pynetdicom to do."""
         dul, reader = self._dul, self._reader
-        reader.paused = heard = readable = False
+        reader.paused = heard = False
         while True:
             if self._must_hold():
                 self._pause(_FULL_SECONDS if self._is_served else _LOOK_SECONDS)
@@ -282,18 +282,18 @@ class Stream:
                 reader.paused = False
                 continue
             # Where nothing has begun, there is hardly ever something yet; what TLS keeps is no news for poll().
-            count = reader.fill() if readable or reader.has_begun or self._connection.is_tls else None
-            if count == 0:
+            count = reader.fill() if reader.has_begun or self._connection.is_tls else None
+            if count is None:
+                if not self._wait():
+                    return heard
+                count = reader.fill()
+            if count:
+                heard = True
+                dul._idle_timer.restart()
+            elif count == 0:
                 self._dispatch.abandon()
                 self._put_event(_CONNECTION_CLOSED)
                 return True
-            if count:
-                heard, readable = True, False
-                dul._idle_timer.restart()
-            else:
-                readable = self._wait()
-                if not readable:
-                    return heard
 
     def _take_in(self) -> bool:
         """Deal with what was read; ``False``: pynetdicom has an event to deal with."""
