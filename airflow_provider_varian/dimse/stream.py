@@ -361,8 +361,10 @@ class Stream:
             association_request.check(memoryview(pdu)[6:], self._bounds, answer=kind == _A_ASSOCIATE_AC)
         try:
             decoded, event = self._dul._decode_pdu(bytearray(pdu))
-            # Its state machine does so too, and does not survive what this raises.
-            decoded.to_primitive()
+            # Its state machine does so too, and does not survive what this raises; there it is the same again: to make
+            # one of a hundred presentation contexts takes milliseconds.
+            primitive = decoded.to_primitive()
+            decoded.to_primitive = lambda: primitive
         except Exception as error:  # noqa: BLE001 - whatever pynetdicom's decoder raises, as in _read_pdu_data
             raise MalformedError(f"pynetdicom cannot read a PDU of kind {kind} ({type(error).__name__})") from None
         self._large_waits = self._large_waits or len(pdu) > _LARGE_BYTES
