@@ -75,13 +75,14 @@ class PduReader:
         if self.has_begun:
             self._waited += seconds
 
-    def fill(self) -> int | None:
+    def fill(self, *, expected: bool = False) -> int | None:
         """Read what there is into the buffer.
 
+        :param expected: wait for it for a moment; see :meth:`.connection.Connection.receive_into`.
         :return: how many bytes; 0: the connection has ended; ``None``: there is nothing now.
         """
         self._make_room()
-        count = self._connection.receive_into(self._view[self._high :])
+        count = self._connection.receive_into(self._view[self._high :], expected=expected)
         if count:
             self._high += count
             if self._connection.is_tls:
