@@ -105,7 +105,7 @@ class StoreTaker:
                 called_ae_title=parties.called_ae_title,
                 source_address=parties.source_address,
                 # As pynetdicom has it: what is no AE title is as good as none.
-                move_originator_ae_title=originator if _AE_TITLE.fullmatch(originator) else "",
+                move_originator_ae_title=originator if originator and _AE_TITLE.fullmatch(originator) else "",
                 move_originator_message_id=command.originator_message_id,
             ),
             object_bytes=self._object_bytes,
