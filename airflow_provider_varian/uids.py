@@ -7,6 +7,7 @@ the private classes of Varian's conformance statements.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -117,4 +118,10 @@ _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 
 def is_uid(value: str) -> bool:
     """Say whether a text can stand as a UID (PS3.5 9.1): digits and single dots, 1 to 64 characters."""
-    return 0 < len(value) <= 64 and _UID.fullmatch(value) is not None
+    return 0 < len(value) <= 64 and _is_uid(value)
+
+
+# Whoever takes an object in asks it of the same few UIDs, each at its own door.
+@lru_cache(maxsize=1024)
+def _is_uid(value: str) -> bool:
+    return _UID.fullmatch(value) is not None

@@ -17,10 +17,10 @@ from typing import Any, Final
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE, SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
+from pynetdicom.pdu_primitives import A_ABORT, A_ASSOCIATE
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import parked, reasons, socket_manners, streaming
+from airflow_provider_varian.dimse import parked, proposal, reasons, socket_manners, streaming
 from airflow_provider_varian.dimse.bounds import Bounds
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.contexts import MAXIMUM_CONTEXTS
@@ -272,10 +272,10 @@ class _Attempt:
             assoc = ae.associate(
                 peer.host,
                 peer.port,
-                contexts=list(contexts),
+                contexts=proposal.Contexts(contexts),
                 ae_title=peer.called_ae_title,
                 max_pdu=peer.max_pdu,
-                ext_neg=_negotiation_items(peer, contexts),
+                ext_neg=proposal.negotiation_items(peer, contexts),
                 tls_args=tls,
                 evt_handlers=handlers,
             )
@@ -362,23 +362,6 @@ def _negotiated(assoc: Association) -> Negotiated:
         max_pdu=acceptor.maximum_length or 0,
         accepted=tuple((str(cx.abstract_syntax), str(cx.transfer_syntax[0])) for cx in assoc.accepted_contexts),
     )
-
-
-def _negotiation_items(peer: Peer, contexts: Sequence[PresentationContext]) -> list[Any]:
-    items: list[Any] = []
-    for uid in dict.fromkeys(cx.abstract_syntax for cx in contexts if cx.scp_role):
-        role = SCP_SCU_RoleSelectionNegotiation()
-        role.sop_class_uid, role.scu_role, role.scp_role = uid, False, True
-        items.append(role)
-    if peer.user_identity is not None:
-        identity = UserIdentityNegotiation()
-        identity.user_identity_type = 1 if peer.user_identity.password is None else 2
-        identity.primary_field = peer.user_identity.login.encode()
-        if peer.user_identity.password is not None:
-            identity.secondary_field = peer.user_identity.password.encode()
-        identity.positive_response_requested = peer.require_user_identity
-        items.append(identity)
-    return items
 
 
 def _check_user_identity(association: PeerAssociation, step: str) -> None:

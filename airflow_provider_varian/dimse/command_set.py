@@ -8,8 +8,9 @@ PS3.7 Annex E. pynetdicom takes them through pydicom's data sets, which costs 0.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 C_STORE_RQ: Final = 0x0001
@@ -38,6 +39,19 @@ _FAILED: Final = 0x1022
 _WARNING: Final = 0x1023
 _ORIGINATOR: Final = 0x1030
 _ORIGINATOR_MESSAGE_ID: Final = 0x1031
+
+#: Elements of two bytes that are asked for here.
+_NUMBERS: Final = (
+    _COMMAND_FIELD,
+    _MESSAGE_ID,
+    _RESPONDED_TO,
+    _PRIORITY,
+    _DATA_SET_TYPE,
+    _STATUS,
+    _ORIGINATOR_MESSAGE_ID,
+)
+#: Others, of responses to C-GET and C-MOVE alone.
+_COUNTS: Final = (_REMAINING, _COMPLETED, _FAILED, _WARNING)
 
 _HEAD: Final = struct.Struct("<HHI")
 _NUMBER: Final = struct.Struct("<HHIH")
@@ -79,8 +93,8 @@ class StoreRequest:
         return _whole(body)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreResponse:
+# One is made for each object that comes, and a named tuple is made faster than a frozen dataclass.
+class StoreResponse(NamedTuple):
     """A C-STORE-RSP (PS3.7 9.3.1.2).
 
     :param sop_class_uid: of the request, as are the next two.
@@ -102,7 +116,7 @@ class StoreResponse:
         """
         comment = self.error_comment and self.error_comment[:64].encode("ascii", "replace").decode()
         return _whole(
-            _text(_AFFECTED_SOP_CLASS_UID, self.sop_class_uid, 64, b"\0")
+            _sop_class(self.sop_class_uid)
             + _STORE_RSP_FIELD
             + _number(_RESPONDED_TO, self.responds_to)
             + _NO_DATA_SET_FOLLOWS
@@ -166,14 +180,26 @@ class Command:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self._elements: Mapping[int, bytes] = dict(_elements(data))
-        self.command_field = self._required(_COMMAND_FIELD)
-        self.responds_to = self._value(_RESPONDED_TO)
-        for element in (_MESSAGE_ID, _PRIORITY, _ORIGINATOR_MESSAGE_ID):
-            self._value(element)  # raises now, and not who asks for it in the middle of a message
-        self.status = self._value(_STATUS)
+        elements = self._elements = _elements(data)
+        # All of them now, so that nobody who asks for one meets what is wrong with it in the middle of a message.
+        numbers = _numbers(elements, _NUMBERS)
+        for element in (_COMMAND_FIELD, _DATA_SET_TYPE):
+            if element not in numbers:
+                raise ValueError(f"element (0000,{element:04X}) is missing")
+        self._numbers = numbers
+        self.command_field = numbers[_COMMAND_FIELD]
         #: Whether a data set follows.
-        self.has_data_set = self._required(_DATA_SET_TYPE) != NO_DATA_SET
+        self.has_data_set = numbers[_DATA_SET_TYPE] != NO_DATA_SET
+
+    @property
+    def responds_to(self) -> int | None:
+        """Message ID Being Responded To (0000,0120) of a response."""
+        return self._numbers.get(_RESPONDED_TO)
+
+    @property
+    def status(self) -> int | None:
+        """Status (0000,0900) of a response."""
+        return self._numbers.get(_STATUS)
 
     @property
     def error_comment(self) -> str:
@@ -183,7 +209,7 @@ class Command:
     @property
     def message_id(self) -> int | None:
         """Message ID (0000,0110) of a request."""
-        return self._value(_MESSAGE_ID)
+        return self._numbers.get(_MESSAGE_ID)
 
     @property
     def sop_class_uid(self) -> str:
@@ -198,7 +224,7 @@ class Command:
     @property
     def priority(self) -> int | None:
         """Priority (0000,0700) of a request."""
-        return self._value(_PRIORITY)
+        return self._numbers.get(_PRIORITY)
 
     @property
     def originator_ae_title(self) -> str:
@@ -208,44 +234,47 @@ class Command:
     @property
     def originator_message_id(self) -> int | None:
         """Move Originator Message ID (0000,1031)."""
-        return self._value(_ORIGINATOR_MESSAGE_ID)
+        return self._numbers.get(_ORIGINATOR_MESSAGE_ID)
 
     def counts(self) -> Counts:
         """Return the Numbers of Sub-operations (0000,1020) to (0000,1023) of a response.
 
         :raises ValueError: when one of them has not two bytes.
         """
-        return Counts(*map(self._value, (_REMAINING, _COMPLETED, _FAILED, _WARNING)))
+        numbers = _numbers(self._elements, _COUNTS)
+        return Counts(*map(numbers.get, _COUNTS))
 
     def _text(self, element: int) -> str:
         return self._elements.get(element, b"").decode("latin-1").rstrip("\0 ")
 
-    def _value(self, element: int) -> int | None:
-        value = self._elements.get(element)
-        if not value:
-            return None
-        if len(value) != 2:
-            raise ValueError(f"element (0000,{element:04X}) has {len(value)} bytes instead of 2")
-        return int.from_bytes(value, "little")
 
-    def _required(self, element: int) -> int:
-        value = self._value(element)
-        if value is None:
-            raise ValueError(f"element (0000,{element:04X}) is missing")
-        return value
-
-
-def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
-    position = 0
-    while position < len(data):
-        if len(data) - position < _HEAD.size:
+def _elements(data: bytes) -> dict[int, bytes]:
+    elements: dict[int, bytes] = {}
+    position, end = 0, len(data)
+    while position < end:
+        if end - position < _HEAD.size:
             raise ValueError("a command set ends within an element")
         group, element, length = _HEAD.unpack_from(data, position)
         start = position + _HEAD.size
         position = start + length
-        if group != 0 or position > len(data):
+        if group or position > end:
             raise ValueError("a command set holds what is no command element")
-        yield element, data[start:position]
+        elements[element] = data[start:position]
+    return elements
+
+
+def _numbers(elements: Mapping[int, bytes], wanted: Sequence[int]) -> dict[int, int]:
+    """Return those of the wanted elements that are there and not empty.
+
+    :raises ValueError: when one of them has not two bytes.
+    """
+    numbers: dict[int, int] = {}
+    for element in wanted:
+        if value := elements.get(element):
+            if len(value) != 2:
+                raise ValueError(f"element (0000,{element:04X}) has {len(value)} bytes instead of 2")
+            numbers[element] = value[0] | value[1] << 8
+    return numbers
 
 
 def _number(element: int, value: int) -> bytes:
@@ -261,6 +290,12 @@ def _text(element: int, value: str, limit: int, padding: bytes) -> bytes:
         raise ValueError(f"element (0000,{element:04X}) takes {limit} bytes, not {len(encoded)}")
     encoded += padding * (len(encoded) % 2)
     return _HEAD.pack(0, element, len(encoded)) + encoded
+
+
+@lru_cache(maxsize=128)
+def _sop_class(uid: str) -> bytes:
+    """Return the element of a SOP class: there are few, and each answer repeats one."""
+    return _text(_AFFECTED_SOP_CLASS_UID, uid, 64, b"\0")
 
 
 def _whole(body: bytes) -> bytes:

@@ -1,7 +1,8 @@
 """A connected socket, plain or TLS, that one thread reads and writes and that others can wake from its wait.
 
 It never blocks but in :meth:`Connection.wait`, which waits in ``poll()`` (``select()`` fails for descriptors of 1024
-and more) on the socket and on a descriptor that :meth:`Connection.wake` writes to.
+and more) on the socket and on a descriptor that :meth:`Connection.wake` writes to; and for a moment, that nobody can
+cut short, where something is expected at once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import select
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -22,12 +24,16 @@ from airflow_provider_varian.dimse import socket_manners
 _NOT_NOW: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 #: How often a wait for room looks around; what it waits for wakes it, so that nothing depends on it.
 _LOOK_SECONDS: Final = 0.5
+#: How long a read waits for what is expected at once; the kernel counts in steps of some milliseconds.
+_EXPECTED_SECONDS: Final = 0.002
+#: ``struct timeval``, as SO_RCVTIMEO takes it.
+_TIMEVAL: Final = struct.pack("ll", 0, int(_EXPECTED_SECONDS * 1_000_000))
 
 
 class Connection:
     """See above. :meth:`wake` is for any thread, all else for one at a time.
 
-    :param connected: from now on in non-blocking mode, and nobody else may change that for long.
+    :param connected: from now on nobody else may read, write or change its mode for long.
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -35,7 +41,12 @@ class Connection:
         self._bell = -1
         self.socket = connected
         self.is_tls = isinstance(connected, ssl.SSLSocket)
-        connected.setblocking(False)
+        # A plain socket may block, and each call says that it must not, but for a read that is to wait for a moment.
+        self._can_expect = type(connected) is socket.socket
+        self._flags = socket.MSG_DONTWAIT if self._can_expect else 0
+        connected.setblocking(self._can_expect)
+        if self._can_expect:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL)
         self._number = connected.fileno()
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._waits = False
@@ -56,13 +67,18 @@ class Connection:
         if bell >= 0:
             os.close(bell)
 
-    def receive_into(self, view: memoryview) -> int | None:
+    def receive_into(self, view: memoryview, *, expected: bool = False) -> int | None:
         """Read what there is.
 
+        :param expected: wait for it for 2 ms, or a little more, when there is nothing; with TLS do not. This takes one
+            call to the system, where :meth:`wait` and reading take two, each of which gives way to all other threads.
         :return: how many bytes; 0: the connection has ended; ``None``: there is nothing now.
         """
         try:
-            count = self.socket.recv_into(view)
+            if self._can_expect:
+                count = self.socket.recv_into(view, 0, 0 if expected else self._flags)
+            else:
+                count = self.socket.recv_into(view)
         except _NOT_NOW:
             return None
         except OSError:
@@ -99,17 +115,19 @@ class Connection:
         :raises OSError: the connection has ended, the peer takes nothing, or ``unless`` has become true. Part of it
             may have been sent, so nothing else can follow.
         """
-        view = memoryview(data)
-        limit = 0.0
-        while view:
+        view, limit = memoryview(data), 0.0
+        while True:
             try:
-                view = view[self.socket.send(view) :]
-                limit = 0.0
+                sent = self.socket.send(view, self._flags)
             except _NOT_NOW:
                 limit = limit or time.monotonic() + seconds
                 if time.monotonic() >= limit or unless():
                     raise TimeoutError("the peer takes nothing") from None
                 self._wait(select.POLLOUT, min(_LOOK_SECONDS, seconds), unless)
+                continue
+            if sent == len(view):
+                break
+            view, limit = view[sent:], 0.0
         self._unacknowledged = False
 
     def _wait(self, events: int, seconds: float, unless: Callable[[], object]) -> bool:

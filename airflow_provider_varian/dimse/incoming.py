@@ -91,13 +91,17 @@ class Incoming:
                 position += _ITEM.size
             taken = min(self._left, end - position)
             if taken:
-                self._take(view[position : position + taken])
+                piece = view[position : position + taken]
+                if self._awaits_data:
+                    self._messages.data(piece)
+                else:
+                    self._command += piece
                 position += taken
                 self._left -= taken
             if self._left or (self._flags & _LAST and self._end_fragments()):
                 break
         self.pdu_left -= position
-        if not self._left and 0 < self.pdu_left < _ITEM.size:
+        if 0 < self.pdu_left < _ITEM.size and not self._left:
             raise MalformedError("a P-DATA-TF PDU ends within the head of an item")
         return position
 
@@ -117,12 +121,6 @@ class Incoming:
         if flags & _COMMAND and len(self._command) + left > self._command_bound:
             raise MalformedError("a command set that is far too long")
         self._flags, self._left = flags, left
-
-    def _take(self, piece: memoryview) -> None:
-        if self._awaits_data:
-            self._messages.data(piece)
-        else:
-            self._command += piece
 
     def _end_fragments(self) -> bool:
         """Deal with the end of a command set or data set; say whether the message ended with it."""

@@ -37,6 +37,8 @@ def park(event: evt.Event) -> None:
     assoc: Any = event.assoc
     if assoc.is_requestor:
         assoc._watch_lock = threading.Lock()
+        #: Until when a release that runs may take, as ``time.monotonic()`` counts.
+        assoc._release_limit = None
         assoc._run_reactor = MethodType(_watch, assoc)
         # pynetdicom waits for this before each request and before a release.
         assoc._is_paused = True
@@ -84,23 +86,13 @@ def bounded_release(assoc: Association, seconds: float) -> Iterator[None]:
     """Let a release that runs in the block take no longer than so many seconds.
 
     A release by the peer that crosses ours at the wrong moment ends pynetdicom's thread, and the caller
-    would wait for an answer that nobody can bring any more.
+    would wait for an answer that nobody can bring any more. The watch, which runs anyway, cuts that short.
     """
-    done = threading.Event()
-
-    def guard() -> None:
-        deadline = time.monotonic() + seconds
-        while not done.wait(_WATCH_SECONDS):
-            if not assoc.dul.is_alive() or time.monotonic() > deadline:
-                close_socket(assoc)
-                assoc.dul.to_user_queue.put(A_P_ABORT())
-                return
-
-    threading.Thread(target=guard, name="dicom-release", daemon=True).start()
+    assoc._release_limit = time.monotonic() + seconds  # type: ignore[attr-defined]  # park() has set it
     try:
         yield
     finally:
-        done.set()
+        assoc._release_limit = None  # type: ignore[attr-defined]
 
 
 def bound_waiting(event: evt.Event) -> None:
@@ -135,18 +127,30 @@ def close_socket(assoc: Association) -> None:
 
 def _watch(assoc: Association) -> None:
     """Notice the end of an idle association; wake a request that waits on one that the peer released."""
-    assoc._is_paused = True
-    while not assoc._kill:
-        with assoc._watch_lock:  # type: ignore[attr-defined]  # park() has set it
+    watched: Any = assoc
+    watched._is_paused = True
+    while not watched._kill or watched._release_limit is not None:
+        with watched._watch_lock:
+            if watched._release_limit is not None:
+                _cut_short_when_late(watched)
             # Cleared by claim(): somebody runs a request or a release.
-            if assoc._reactor_checkpoint.is_set():
+            elif watched._reactor_checkpoint.is_set():
                 if _has_ended(assoc):
                     return
             # pynetdicom wakes who waits for a message when the peer aborts or hangs up, but not when it
             # releases, nor when it aborts by itself over a PDU that it does not understand.
-            elif end_waits(assoc) and assoc.dimse.msg_queue.empty():
-                assoc.dimse.msg_queue.put((None, None))
+            elif end_waits(assoc) and watched.dimse.msg_queue.empty():
+                watched.dimse.msg_queue.put((None, None))
         time.sleep(_WATCH_SECONDS)
+
+
+def _cut_short_when_late(assoc: Any) -> None:
+    """Wake who waits for the answer to a release that cannot come any more, or takes too long."""
+    limit = assoc._release_limit
+    if limit is not None and (not assoc.dul.is_alive() or time.monotonic() > limit):
+        close_socket(assoc)
+        assoc.dul.to_user_queue.put(A_P_ABORT())
+        assoc._release_limit = None
 
 
 def end_waits(assoc: Association) -> bool:

@@ -75,13 +75,14 @@ class PduReader:
         if self.has_begun:
             self._waited += seconds
 
-    def fill(self) -> int | None:
+    def fill(self, *, expected: bool = False) -> int | None:
         """Read what there is into the buffer.
 
+        :param expected: wait for it for a moment; see :meth:`.connection.Connection.receive_into`.
         :return: how many bytes; 0: the connection has ended; ``None``: there is nothing now.
         """
         self._make_room()
-        count = self._connection.receive_into(self._view[self._high :])
+        count = self._connection.receive_into(self._view[self._high :], expected=expected)
         if count:
             self._high += count
             if self._connection.is_tls:
@@ -97,35 +98,37 @@ class PduReader:
         :raises MalformedError: a PDU of an unknown kind, one that is too long or does not belong here, or what
             :class:`Incoming` raises. Nothing may be read any more.
         """
-        incoming = self._incoming
+        incoming, view = self._incoming, self._view
         while self._low < self._high and not self.paused:
-            if incoming.pdu_left:
-                used = incoming.feed(self._view[self._low : self._high])
-                self._low += used
-                if not incoming.pdu_left:
-                    self._note_pdu()
-                elif not used:
+            if not incoming.pdu_left:
+                if self._high - self._low < _HEAD.size:
                     break
-                continue
-            if self._high - self._low < _HEAD.size:
-                break
-            kind, length = _HEAD.unpack_from(self._buffer, self._low)
-            if kind == P_DATA_TF and accepted:
+                kind, length = _HEAD.unpack_from(view, self._low)
+                if kind != P_DATA_TF or not accepted:
+                    return self._other_pdu(kind, length, accepted=accepted)
                 if longest_data and length > longest_data:
                     raise MalformedError("a P-DATA-TF PDU is longer than announced")
                 self._low += _HEAD.size
                 self._wanted = BUFFER_BYTES
                 incoming.begin_pdu(length)
-                continue
-            whole = _HEAD.size + self._checked(kind, length, accepted=accepted)
-            if self._high - self._low < whole:
-                self._wanted = max(self._wanted, whole)
+            used = incoming.feed(view[self._low : self._high])
+            self._low += used
+            if not incoming.pdu_left:
+                self._note_pdu()
+            elif not used:
                 break
-            pdu = bytes(self._view[self._low : self._low + whole])
-            self._low += whole
-            self._note_pdu()
-            return pdu
         return None
+
+    def _other_pdu(self, kind: int, length: int, *, accepted: bool) -> bytes | None:
+        """Return a PDU that is no P-DATA-TF, once it is whole."""
+        whole = _HEAD.size + self._checked(kind, length, accepted=accepted)
+        if self._high - self._low < whole:
+            self._wanted = max(self._wanted, whole)
+            return None
+        pdu = bytes(self._view[self._low : self._low + whole])
+        self._low += whole
+        self._note_pdu()
+        return pdu
 
     def forget(self) -> None:
         """Drop what was read and not dealt with."""
@@ -151,16 +154,16 @@ class PduReader:
         self._waited = 0.0
 
     def _make_room(self) -> None:
-        unread = self._view[self._low : self._high]
+        unread = self._high - self._low
         if len(self._buffer) < self._wanted:
             larger = bytearray(self._wanted)
-            larger[: len(unread)] = unread
+            larger[:unread] = self._view[self._low : self._high]
             self._buffer, self._view = larger, memoryview(larger)
-        elif self._low and (not unread or len(self._buffer) - self._high < min(_LEAST_ROOM, self._low)):
-            self._view[: len(unread)] = unread
-        else:
-            return
-        self._low, self._high = 0, len(unread)
+        elif unread:
+            if not self._low or len(self._buffer) - self._high >= min(_LEAST_ROOM, self._low):
+                return
+            self._view[:unread] = self._view[self._low : self._high]
+        self._low, self._high = 0, unread
 
     def _fill_with_records(self) -> None:
         for _ in range(_TLS_RECORDS - 1):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pynetdicom.association import Association
 from pynetdicom.service_class import StorageServiceClass
@@ -28,6 +28,16 @@ _ANSWERABLE: Final = re.compile(r"[ -~]{1,64}")
 _AE_TITLE: Final = re.compile(r"[ -~]{0,16}")
 #: Medium, high, low; pynetdicom takes an absent one for low.
 _PRIORITIES: Final = (None, 0, 1, 2)
+
+
+class _Kind(NamedTuple):
+    """What is the same for all objects of a SOP class that come in one presentation context."""
+
+    #: Whether this class is for us: an acceptor leaves what is no storage to pynetdicom.
+    taken: bool
+    transfer_syntax: str = ""
+    #: SOP class of the context; empty: none that was accepted.
+    abstract_syntax: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +80,7 @@ class StoreTaker:
         self._send = send
         self._serves = parties is None
         self._parties = parties
-        self._known: set[str] = set()
+        self._kinds: dict[tuple[int, str], _Kind] = {}
         self._context_id = self._message_id = 0
         self._storing: Storing | None = None
 
@@ -78,20 +88,13 @@ class StoreTaker:
         """Begin to take an object, or refuse it; ``False``: left to pynetdicom."""
         sop_class, instance, message_id = command.sop_class_uid, command.sop_instance_uid, command.message_id
         originator = command.originator_ae_title
-        if (
-            message_id is None
-            or not command.has_data_set
-            or command.priority not in _PRIORITIES
-            or not _UID.fullmatch(sop_class)
-            or "\\" in originator
-        ):
+        if message_id is None or not command.has_data_set:
             return False
-        context = self._assoc._accepted_cx.get(context_id)
-        if self._serves:
-            if context is None:
-                raise MalformedError("an object in a presentation context that was not accepted")
-            if not self._is_storage(sop_class):
-                return False
+        if command.priority not in _PRIORITIES or "\\" in originator:
+            return False
+        kind = self._kinds.get((context_id, sop_class)) or self._find_kind(context_id, sop_class)
+        if not kind.taken:
+            return False
         parties = self._parties or self._find_parties()
         self._context_id, self._message_id = context_id, message_id
         self._storing = Storing(
@@ -99,18 +102,18 @@ class StoreTaker:
             StoreRequest(
                 sop_class_uid=sop_class,
                 sop_instance_uid=instance,
-                transfer_syntax_uid=str(context.transfer_syntax[0]) if context else "",
+                transfer_syntax_uid=kind.transfer_syntax,
                 calling_ae_title=parties.calling_ae_title,
                 called_ae_title=parties.called_ae_title,
                 source_address=parties.source_address,
                 # As pynetdicom has it: what is no AE title is as good as none.
-                move_originator_ae_title=originator if _AE_TITLE.fullmatch(originator) else "",
+                move_originator_ae_title=originator if originator and _AE_TITLE.fullmatch(originator) else "",
                 move_originator_message_id=command.originator_message_id,
             ),
             object_bytes=self._object_bytes,
             observer=self._observer,
             # What is no UID is refused here: pynetdicom drops some of them without a word.
-            refused=refusal(sop_class, instance, str(context.abstract_syntax) if context else ""),
+            refused=refusal(sop_class, instance, kind.abstract_syntax),
         )
         return True
 
@@ -150,12 +153,30 @@ class StoreTaker:
         """What the peer takes at once, known once there is an association."""
         return framing.fragment_size(self._assoc.dimse.maximum_pdu_size)
 
-    def _is_storage(self, sop_class: str) -> bool:
-        if sop_class not in self._known:
+    def _find_kind(self, context_id: int, sop_class: str) -> _Kind:
+        """Look at what stays the same, and remember what is taken.
+
+        :raises MalformedError: an acceptor has accepted no such context.
+        """
+        if not _UID.fullmatch(sop_class):
+            return _Kind(taken=False)
+        context = self._assoc._accepted_cx.get(context_id)
+        if self._serves:
+            if context is None:
+                raise MalformedError("an object in a presentation context that was not accepted")
             if uid_to_service_class(sop_class) is not StorageServiceClass:
-                return False
-            self._known.add(sop_class)
-        return True
+                return _Kind(taken=False)
+        if context is None:
+            return _Kind(taken=True)
+        kind = _Kind(
+            taken=True,
+            transfer_syntax=str(context.transfer_syntax[0]),
+            abstract_syntax=str(context.abstract_syntax),
+        )
+        # No more of them than contexts: a peer may make up any number of classes.
+        if sop_class == kind.abstract_syntax:
+            self._kinds[context_id, sop_class] = kind
+        return kind
 
     def _find_parties(self) -> Parties:
         requestor = self._assoc.requestor

@@ -18,7 +18,7 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import A_ABORT, A_P_ABORT, P_DATA
 
 from airflow_provider_varian.dimse import association_request
-from airflow_provider_varian.dimse.acceptor import Checkpoint
+from airflow_provider_varian.dimse.acceptor import Threads
 from airflow_provider_varian.dimse.bounds import Bounds, MalformedError
 from airflow_provider_varian.dimse.connection import Connection
 from airflow_provider_varian.dimse.dispatch import SERVED, Dispatch, Taker
@@ -48,8 +48,6 @@ _FULL_SECONDS: Final = 0.005
 _LINGER_SECONDS: Final = 0.2
 #: pynetdicom asks again so often whether its thread has come to its end.
 _STOP_SECONDS: Final = 0.02
-#: How long an abort may take at the end of an acceptor, the time to linger included.
-_END_SECONDS: Final = 2.0
 #: Messages that may wait for who asked; a large one waits alone.
 _MOST_WAITING: Final = 256
 _LARGE_BYTES: Final = 64 * 1024
@@ -78,20 +76,21 @@ class Stream:
         self._reader = PduReader(self._connection, bounds, self._incoming)
         self._pdus_told = 0
         self._large_waits = False
+        #: Who has his answer goes on with the next object.
+        self._has_answered = False
         #: An acceptor's thread serves from EVT_ESTABLISHED on, not yet when the peer may send.
         self._is_served = not assoc.is_acceptor
         #: A receiver is told by its observer, and may meet hundreds of such peers.
         self._level = logging.INFO if assoc.is_acceptor else logging.WARNING
         self._linger_until = 0.0
         self._aborting = self._told_end = False
-        self._checkpoint: Checkpoint | None = None
+        self._threads: Threads | None = None
         #: Set by who waits elsewhere for pynetdicom's thread, so that it does not wait here.
         self.rests_elsewhere = False
         self._find_primitive = self._dul._process_recv_primitive
         self._queue_primitive = self._dul.send_pdu
         self._kill = self._dul.kill_dul
         self._stock_abort = self._assoc._abort_blocking
-        self._stock_reactor = self._assoc._run_reactor
 
     def install(self) -> None:
         """Put it in place of pynetdicom's reading."""
@@ -107,9 +106,8 @@ class Stream:
         self._wrapped.send = self._send_for_library
         self._assoc._abort_blocking = self._abort
         if self._assoc.is_acceptor:
-            dul.run = self._run
-            self._assoc._run_reactor = self._run_reactor
-            self._assoc._reactor_checkpoint = self._checkpoint = Checkpoint(self._assoc)
+            self._threads = Threads(self._assoc, self._close)
+            self._threads.install()
             self._assoc.bind(evt.EVT_ESTABLISHED, self._serve)
 
     def give_to(self, command_field: int, taker: Taker) -> None:
@@ -135,6 +133,7 @@ class Stream:
         while waiting.queue and isinstance(waiting.queue[0], P_DATA) and self._state == _ESTABLISHED:
             self._dul._send(P_DATA_TF(waiting.get(block=False)))
         self._send(message)
+        self._has_answered = True
 
     # ------------------------------------------------------------------------- in place of pynetdicom's own methods
 
@@ -216,11 +215,8 @@ class Stream:
             self._close()
         else:
             self._connection.wake()
-        if self._assoc.is_acceptor and self._assoc.requestor.primitive is None:
-            # Who waits for an association request need not wait any longer.
-            self._dul.to_user_queue.put(None)
-        if self._checkpoint is not None:
-            self._checkpoint.end()
+        if self._threads is not None:
+            self._threads.end()
 
     def _stop_dul(self) -> bool:
         outside = threading.current_thread() is not self._dul
@@ -234,22 +230,6 @@ class Stream:
         if outside:
             self._dul.join()
         return True
-
-    def _run(self) -> None:
-        """Run an acceptor's reading thread; whatever ends it leaves nothing behind."""
-        try:
-            type(self._dul).run(self._dul)
-        except Exception as error:  # noqa: BLE001 - of the association only its end is left, and the process lives on
-            log.error("The association with %s failed: %s", self._peer, type(error).__name__)
-        finally:
-            self._close()
-            if self._checkpoint is not None:
-                self._checkpoint.end()
-
-    def _run_reactor(self) -> None:
-        """Serve an acceptor's requests; after that pynetdicom closes the connection, over which an A-ABORT may go."""
-        self._stock_reactor()
-        self._dul.join(_END_SECONDS)
 
     def _serve(self, _event: evt.Event) -> None:
         self._is_served = True
@@ -269,7 +249,7 @@ class Stream:
     def _read_on(self) -> bool:
         """Read until there is something for pynetdicom to do."""
         dul, reader = self._dul, self._reader
-        reader.paused = heard = readable = False
+        reader.paused = heard = False
         while True:
             if self._must_hold():
                 self._pause(_FULL_SECONDS if self._is_served else _LOOK_SECONDS)
@@ -281,19 +261,21 @@ class Stream:
             if reader.paused:
                 reader.paused = False
                 continue
-            # Where nothing has begun, there is hardly ever something yet; what TLS keeps is no news for poll().
-            count = reader.fill() if readable or reader.has_begun or self._connection.is_tls else None
-            if count == 0:
+            # Where nothing has begun, there is hardly ever something yet; what TLS keeps is no news for poll(). Who has
+            # an answer goes on with the next object in a moment.
+            expected, self._has_answered = self._has_answered, False
+            count = reader.fill(expected=expected) if expected or reader.has_begun or self._connection.is_tls else None
+            if count is None:
+                if not self._wait():
+                    return heard
+                count = reader.fill()
+            if count:
+                heard = True
+                dul._idle_timer.restart()
+            elif count == 0:
                 self._dispatch.abandon()
                 self._put_event(_CONNECTION_CLOSED)
                 return True
-            if count:
-                heard, readable = True, False
-                dul._idle_timer.restart()
-            else:
-                readable = self._wait()
-                if not readable:
-                    return heard
 
     def _take_in(self) -> bool:
         """Deal with what was read; ``False``: pynetdicom has an event to deal with."""
@@ -361,8 +343,10 @@ class Stream:
             association_request.check(memoryview(pdu)[6:], self._bounds, answer=kind == _A_ASSOCIATE_AC)
         try:
             decoded, event = self._dul._decode_pdu(bytearray(pdu))
-            # Its state machine does so too, and does not survive what this raises.
-            decoded.to_primitive()
+            # Its state machine does so too, and does not survive what this raises; there it is the same again: to make
+            # one of a hundred presentation contexts takes milliseconds.
+            primitive = decoded.to_primitive()
+            decoded.to_primitive = lambda: primitive
         except Exception as error:  # noqa: BLE001 - whatever pynetdicom's decoder raises, as in _read_pdu_data
             raise MalformedError(f"pynetdicom cannot read a PDU of kind {kind} ({type(error).__name__})") from None
         self._large_waits = self._large_waits or len(pdu) > _LARGE_BYTES

@@ -56,6 +56,16 @@ _SHORT_VRS: Final = frozenset(
 #: Transfer syntaxes whose data sets are not what the walk expects; none is ever negotiated.
 UNREADABLE_TRANSFER_SYNTAXES: Final = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
 
+#: What :class:`Head` tells.
+_UIDS: Final = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
+#: The group of items and delimiters, which have no VR in either encoding.
+_DELIMITERS: Final = 0xFFFE
+
+#: Tag, nothing, and a length of 32 bits; tag, VR and a length of 16 bits.
+_IMPLICIT_HEAD: Final = struct.Struct("<HH0sI")
+_SHORT_HEAD: Final = struct.Struct("<HH2sH")
+#: Stands for the head of an element that has to be looked at closely.
+_ODD: Final = (_DELIMITERS, 0, b"", 0)
 _TAG: Final = struct.Struct("<HH")
 _LENGTH: Final = struct.Struct("<I")
 _SHORT_LENGTH: Final = struct.Struct("<H")
@@ -108,22 +118,50 @@ def parse_head(data: Buffer, transfer_syntax_uid: str) -> Head:
     :raises DataSetError: when the bytes are no data set, or the transfer syntax is one that is
         never negotiated (deflated, big endian).
     """
-    wanted = dict.fromkeys((SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
-    found: dict[int, str | None] = dict(wanted)
+    return _head(data, transfer_syntax_uid)[0]
+
+
+def head_within(data: Buffer, transfer_syntax_uid: str) -> Head | None:
+    """Read the same UIDs from the first piece of a data set, if they are all the head has, whatever follows.
+
+    :return: ``None``: the piece ends before an element behind (0020,000E), so more bytes may tell more.
+    :raises DataSetError: see :func:`parse_head`, which raises it of a longer beginning too.
+    """
+    head, is_whole = _head(data, transfer_syntax_uid)
+    return head if is_whole else None
+
+
+def _head(data: Buffer, transfer_syntax_uid: str) -> tuple[Head, bool]:
+    """Return the UIDs of a head, and whether it was read to its end, and not to that of the bytes."""
+    explicit = _is_explicit(transfer_syntax_uid)
+    plain = _SHORT_HEAD.unpack_from if explicit else _IMPLICIT_HEAD.unpack_from
+    found: dict[int, str | None] = dict.fromkeys(_UIDS)
+    position, end, is_whole = 0, len(data), False
     try:
-        for element in iter_elements(data, transfer_syntax_uid):
-            if element.tag > SERIES_INSTANCE_UID:
+        while position < end:
+            value = position + 8
+            group, number, vr, length = plain(data, position) if value <= end else _ODD
+            if group == _DELIMITERS or not (vr in _SHORT_VRS if explicit else length != _UNDEFINED):
+                (tag, value, length), position = _element_at(data, position, explicit)
+            else:
+                # Nearly all are like this, and each object's sender waits meanwhile: no call for each of them.
+                tag, position = group << 16 | number, value + length
+                if position > end:
+                    break
+            if tag > SERIES_INSTANCE_UID:
+                is_whole = True
                 break
-            if element.tag in wanted:
-                found[element.tag] = _uid(data, element)
+            if tag in found:
+                found[tag] = _uid(data, value, length)
     except _EndsInside:
         pass  # a head is cut somewhere; what was read before stands
-    return Head(
+    head = Head(
         sop_class_uid=found[SOP_CLASS_UID],
         sop_instance_uid=found[SOP_INSTANCE_UID],
         study_instance_uid=found[STUDY_INSTANCE_UID],
         series_instance_uid=found[SERIES_INSTANCE_UID],
     )
+    return head, is_whole
 
 
 def walk_elements(data: Readable, transfer_syntax_uid: str, *, start: int = 0) -> int:
@@ -145,19 +183,28 @@ def iter_elements(data: Readable, transfer_syntax_uid: str, *, start: int = 0) -
     :param start: where in ``data`` it begins.
     :raises DataSetError: as soon as the bytes cannot be a data set.
     """
+    explicit = _is_explicit(transfer_syntax_uid)
+    position, end = start, len(data)
+    while position < end:
+        element, position = _element_at(data, position, explicit)
+        yield element
+
+
+def _is_explicit(transfer_syntax_uid: str) -> bool:
     if transfer_syntax_uid in UNREADABLE_TRANSFER_SYNTAXES:
         raise DataSetError(f"transfer syntax {transfer_syntax_uid} is not read here")
     # Every compressed transfer syntax is Explicit VR Little Endian (PS3.5 A.4).
-    explicit = transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
-    position, end = start, len(data)
-    while position < end:
-        tag, vr, length, value = _header(data, position, explicit)
-        if length == _UNDEFINED:
-            position = _step_over(data, value, _Frame(_nested_kind(tag, vr), _nested_explicit(vr, explicit)))
-            yield Element(tag, value, position - value)
-        else:
-            position = _advance(data, value, length)
-            yield Element(tag, value, length)
+    return transfer_syntax_uid != IMPLICIT_VR_LITTLE_ENDIAN
+
+
+def _element_at(data: Readable, position: int, explicit: bool) -> tuple[Element, int]:
+    """Return the element that begins at a position, and where it ends."""
+    tag, vr, length, value = _header(data, position, explicit)
+    if length == _UNDEFINED:
+        position = _step_over(data, value, _Frame(_nested_kind(tag, vr), _nested_explicit(vr, explicit)))
+        return Element(tag, value, position - value), position
+    position = _advance(data, value, length)
+    return Element(tag, value, length), position
 
 
 def _header(data: Readable, position: int, explicit: bool) -> tuple[int, bytes, int, int]:
@@ -166,7 +213,7 @@ def _header(data: Readable, position: int, explicit: bool) -> tuple[int, bytes, 
     try:
         group, number = _TAG.unpack_from(front)
         tag = group << 16 | number
-        if not explicit or group == 0xFFFE:
+        if not explicit or group == _DELIMITERS:
             return tag, b"", _LENGTH.unpack_from(front, 4)[0], position + 8
         vr = bytes(front[4:6])
         if vr in _SHORT_VRS:
@@ -235,7 +282,6 @@ def _item_of_sequence(data: Readable, stack: list[_Frame], tag: int, length: int
     return value
 
 
-def _uid(data: Buffer, element: Element) -> str:
+def _uid(data: Buffer, start: int, length: int) -> str:
     # A UID has 64 characters at most; a longer value is cut so that it compares unequal, cheaply.
-    raw = bytes(data[element.start : element.start + min(element.length, 128)])
-    return raw.decode("ascii", "replace").rstrip("\0 ")
+    return str(data[start : start + min(length, 128)], "ascii", "replace").rstrip("\0 ")

@@ -352,7 +352,7 @@ def _move(item: SpooledObject, folder: Path) -> SpooledObject | None:
         os.rename(item.path, target)
     except FileNotFoundError:
         return None  # somebody else was faster
-    return SpooledObject(path=target, sop_instance_uid=item.sop_instance_uid)
+    return SpooledObject(place=str(target), sop_instance_uid=item.sop_instance_uid)
 
 
 def _has_receipt(item: SpooledObject) -> bool:

@@ -12,7 +12,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Final
 
@@ -24,6 +23,7 @@ from airflow_provider_varian.receiver.head import (
     UNREADABLE_TRANSFER_SYNTAXES,
     DataSetError,
     Head,
+    head_within,
     parse_head,
 )
 from airflow_provider_varian.receiver.spool import Owner, Spool
@@ -66,6 +66,8 @@ class SpoolSink:
         self.spool = spool
         self.durable = durable
         self.owner: Owner = spool.register(standing=standing, tls=tls)
+        #: Where fragments lie, as text.
+        self.folder = str(self.owner.folder)
         self._min_free_bytes = min_free_bytes
         self._full = self._failing = False
         self._on_received = on_received
@@ -125,14 +127,12 @@ class SpoolSink:
         return self._begin(request, self._on_received)
 
     def _begin(self, request: StoreRequest, on_received: Received | None) -> IncomingObject:
-        for uid, what in (
-            (request.sop_instance_uid, "SOP Instance UID"),
-            (request.sop_class_uid, "SOP Class UID"),
-            (request.transfer_syntax_uid, "transfer syntax"),
-        ):
-            if not is_uid(uid):
-                # The value is not told: it is made up by the peer.
-                raise StorageRefused(CANNOT_UNDERSTAND, f"{what} is not a UID")
+        if not (is_uid(request.sop_instance_uid) and is_uid(request.sop_class_uid)):
+            # The value is not told: it is made up by the peer.
+            what = "SOP Class UID" if is_uid(request.sop_instance_uid) else "SOP Instance UID"
+            raise StorageRefused(CANNOT_UNDERSTAND, f"{what} is not a UID")
+        if not is_uid(request.transfer_syntax_uid):
+            raise StorageRefused(CANNOT_UNDERSTAND, "transfer syntax is not a UID")
         if request.transfer_syntax_uid in UNREADABLE_TRANSFER_SYNTAXES:
             raise StorageRefused(CANNOT_UNDERSTAND, "transfer syntax not supported")
         if self._min_free_bytes:
@@ -211,11 +211,13 @@ class _SpoolWriter:
         self._request = request
         self._unique = sink.owner.unique()
         # Text: it is used a few times for each object, and a Path is slow at that.
-        self._path = f"{sink.owner.folder}/{self._unique}"
+        self._path = f"{sink.folder}/{self._unique}"
         self._descriptor = -1
         #: The receipt, until it is written together with the first piece.
         self._receipt = encode_file_meta(request)
-        self._head = bytearray()
+        #: What the head says, once it is known; until then the first bytes of the data set.
+        self._head: Head | None = None
+        self._front = bytearray()
         try:
             self._descriptor = os.open(
                 self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600
@@ -226,8 +228,8 @@ class _SpoolWriter:
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next piece."""
-        if len(self._head) < HEAD_BYTES:
-            self._head += data[: HEAD_BYTES - len(self._head)]
+        if self._head is None and len(self._front) < HEAD_BYTES:
+            self._look_at(data)
         try:
             if self._receipt:
                 self._write_receipt_and(data)
@@ -262,10 +264,19 @@ class _SpoolWriter:
             self._close()
             self._sink._ended()
 
+    def _look_at(self, data: bytes | bytearray | memoryview) -> None:
+        """Read the head from the first piece, which nearly always has all of it, or keep bytes for later."""
+        if not self._front:
+            # What is wrong with it is answered at the end.
+            with contextlib.suppress(DataSetError):
+                self._head = head_within(data[:HEAD_BYTES], self._request.transfer_syntax_uid)
+        if self._head is None:
+            self._front += data[: HEAD_BYTES - len(self._front)]
+
     def _checked_head(self) -> Head:
         """Compare the UIDs of data set and command set (PS3.4 B.2.3: 0xA900)."""
         try:
-            head = parse_head(self._head, self._request.transfer_syntax_uid)
+            head = self._head or parse_head(self._front, self._request.transfer_syntax_uid)
         except DataSetError as error:
             logger.warning("Refused %s: %s", self._request.sop_instance_uid, error)
             raise StorageRefused(DOES_NOT_MATCH_SOP_CLASS, "the data set cannot be read") from error
@@ -293,7 +304,7 @@ class _SpoolWriter:
             raise
         os.close(self._descriptor)
         self._descriptor = -1
-        return SpooledObject(path=Path(target), sop_instance_uid=uid)
+        return SpooledObject(place=target, sop_instance_uid=uid)
 
     def _close(self) -> None:
         if self._descriptor >= 0:
@@ -306,6 +317,8 @@ class _SpoolWriter:
         """Write the receipt and the first piece in one call, as most objects need two in all."""
         receipt, self._receipt = self._receipt, b""
         written = os.writev(self._descriptor, (receipt, data))
+        if written == len(receipt) + len(data):
+            return
         if written < len(receipt):
             _write_all(self._descriptor, receipt[written:])
             written = len(receipt)

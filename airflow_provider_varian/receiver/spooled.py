@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-import secrets
+import itertools
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -17,21 +18,29 @@ from airflow_provider_varian.uids import is_uid
 
 _SUFFIX: Final = ".dcm"
 _TIME_DIGITS: Final = 16
-_RANDOM_DIGITS: Final = 8
-_UNIQUE_DIGITS: Final = OWNER_DIGITS + _TIME_DIGITS + _RANDOM_DIGITS
+_NUMBER_DIGITS: Final = 8
+_UNIQUE_DIGITS: Final = OWNER_DIGITS + _TIME_DIGITS + _NUMBER_DIGITS
+#: Counts the names that this process has given.
+_numbers: Final = itertools.count()
 _RECEIPT_BYTES: Final = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class SpooledObject:
     """A durable object in the spool.
 
-    :param path: where it lies.
+    :param place: where it lies, as text: one is told of while its sender waits, and to make a path takes longer than
+        all else about it.
     :param sop_instance_uid: which object it is.
     """
 
-    path: Path
+    place: str
     sop_instance_uid: str
+
+    @cached_property
+    def path(self) -> Path:
+        """Where it lies."""
+        return Path(self.place)
 
     @property
     def owner(self) -> str:
@@ -59,8 +68,8 @@ class SpooledObject:
 
 
 def unique_part(writer: str) -> str:
-    """Return the unique part of a new name: the writer, the time in nanoseconds, and chance."""
-    return f"{writer}{time.time_ns():0{_TIME_DIGITS}x}{secrets.token_hex(_RANDOM_DIGITS // 2)}"
+    """Return the unique part of a new name: the writer, the time in nanoseconds, and a number, should that stand."""
+    return f"{writer}{time.time_ns():016x}{next(_numbers) & 0xFFFFFFFF:08x}"
 
 
 def spooled(path: Path) -> SpooledObject | None:
@@ -68,7 +77,7 @@ def spooled(path: Path) -> SpooledObject | None:
     if not path.name.endswith(_SUFFIX):
         return None
     uid, dot, _ = path.name.removesuffix(_SUFFIX).rpartition(".")
-    return SpooledObject(path=path, sop_instance_uid=uid) if dot and is_uid(uid) else None
+    return SpooledObject(place=str(path), sop_instance_uid=uid) if dot and is_uid(uid) else None
 
 
 def _unique_of(path: Path) -> str:

@@ -33,7 +33,8 @@ from airflow_provider_varian.receiver.head import (
 _MEDIA_STORAGE_DIRECTORY: Final = "1.2.840.10008.1.3.10"
 #: Meta group and the UIDs of the data set, each bounded by itself.
 FRONT_BYTES: Final = 2 * HEAD_BYTES
-_BLOCK: Final = 1 << 20
+#: Of a file at once: a buffer that is larger leaves the cache, and its fresh pages take longer than what is read.
+_BLOCK: Final = 1 << 17
 #: What is read at a time to walk over elements.
 _WINDOW: Final = 1 << 16
 #: Float and Double Float Pixel Data, before which pydicom stops too.

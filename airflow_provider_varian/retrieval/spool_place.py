@@ -123,7 +123,7 @@ class SpoolPlace:
     def bring(self, copy: Copy) -> SpooledObject | None:
         """Claim a copy by a rename; see :class:`.standing_arrivals.Place`."""
         folder = self._spool.shard(copy.sop_instance_uid)
-        item = SpooledObject(path=folder / copy.name, sop_instance_uid=copy.sop_instance_uid)
+        item = SpooledObject(place=str(folder / copy.name), sop_instance_uid=copy.sop_instance_uid)
         return self._spool.take(self._id, item, durably=True)
 
     def resume(self) -> None:

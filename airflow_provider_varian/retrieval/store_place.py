@@ -187,7 +187,7 @@ class StorePlace:
         """Say whether a file was sent to us; else remove it: its name does not tell, so it had to be fetched."""
         receipt = None
         with suppress(DataSetError), self._spool.usable():
-            receipt = SpooledObject(path=fetched, sop_instance_uid="").receipt()
+            receipt = SpooledObject(place=str(fetched), sop_instance_uid="").receipt()
         if receipt is not None and was_sent_to(self._peer, receipt):
             return True
         with self._spool.usable():

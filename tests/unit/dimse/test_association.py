@@ -524,8 +524,22 @@ def test_with_a_pynetdicom_that_lacks_names_its_own_reading_is_used_after_one_wa
     for _ in range(2):
         with associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
             assert streaming.of(association.assoc) is None
+            # As pynetdicom has it: what is hurried is only the beginning.
+            assert association.assoc.dul._run_loop_delay == 0.001
             echo(association)
     assert sum("more slowly" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_what_is_proposed_stays_as_it_was(scp, peer_at):
+    proposed = contexts.get(uids.STUDY_ROOT_GET, [uids.CT_IMAGE]) + contexts.verification()
+    before = [dict(vars(context)) for context in proposed]
+    for _ in range(2):
+        with associate(peer_at(scp()), proposed, step="C-ECHO") as association:
+            assert association.assoc.requestor.requested_contexts[1].context_id == 3
+            # Nothing that is negotiated is shared with what is proposed the next time.
+            for context in association.assoc.requestor.requested_contexts:
+                context.scu_role = context.scp_role = False
+    assert [dict(vars(context)) for context in proposed] == before
 
 
 def test_an_idle_association_of_ours_sleeps(scp, peer_at, monkeypatch):

@@ -10,9 +10,11 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from pynetdicom import AE, evt
+from pynetdicom.pdu_primitives import A_P_ABORT
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts, library, parked
@@ -136,3 +138,25 @@ def test_a_release_of_pynetdicom_without_them_is_refused_in_words(monkeypatch):
     monkeypatch.delattr(Association, "_run_reactor")
     with pytest.raises(ConfigurationError, match=r"Association\._run_reactor.*pynetdicom>=3\.0\.4,<3\.1"):
         library.check()
+
+
+def test_who_waits_too_long_for_a_release_is_woken_though_the_association_is_being_killed():
+    closed, told = [], queue.Queue()
+    assoc = SimpleNamespace(
+        is_requestor=True,
+        _kill=True,
+        _reactor_checkpoint=threading.Event(),
+        dul=SimpleNamespace(
+            socket=SimpleNamespace(_shutdown_socket=lambda: closed.append(True)),
+            is_alive=lambda: True,
+            to_user_queue=told,
+        ),
+    )
+    parked.park(SimpleNamespace(assoc=assoc))
+    with parked.bounded_release(assoc, -1.0):
+        # As kill() does.
+        assoc._reactor_checkpoint.set()
+        assoc._run_reactor()
+    assert closed == [True]
+    assert isinstance(told.get_nowait(), A_P_ABORT)
+    assert told.empty()

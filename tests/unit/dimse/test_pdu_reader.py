@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from support.raw_peer import _pdu
@@ -173,6 +174,42 @@ def test_a_buffer_is_as_large_as_what_the_peer_may_say(wire):
     assert len(reader._buffer) == pdu_reader.BUFFER_BYTES
     reader.close()
     assert len(reader._buffer) == 0
+
+
+@pytest.fixture
+def reads():
+    """Runs reads in a thread of their own, which may hang."""
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit
+
+
+def test_a_read_waits_for_what_is_expected_and_for_nothing_else(monkeypatch, reads):
+    monkeypatch.setattr(connections, "_TIMEVAL", struct.pack("ll", 60, 0))
+    ours, theirs = socket.socketpair()
+    view = memoryview(bytearray(10))
+    with theirs:
+        connection = Connection(ours)
+        try:
+            assert reads(connection.receive_into, view).result(5) is None
+            expecting = reads(connection.receive_into, view, expected=True)
+            with pytest.raises(TimeoutError):
+                expecting.result(0.1)
+            theirs.sendall(b"object")
+            assert expecting.result(5) == 6
+        finally:
+            # Whatever hangs is woken.
+            ours.shutdown(socket.SHUT_RDWR)
+            connection.close_bell()
+            ours.close()
+
+
+def test_nobody_waits_for_long_for_what_is_expected_and_does_not_come(wire, reads):
+    reader, peer, _ = wire
+    expecting = reads(reader.fill, expected=True)
+    try:
+        assert expecting.result(5) is None
+    finally:
+        peer.shutdown(socket.SHUT_RDWR)
 
 
 def test_what_came_is_acknowledged_at_once_unless_an_answer_does(wire, monkeypatch):

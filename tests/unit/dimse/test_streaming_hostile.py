@@ -29,7 +29,7 @@ from support.store_client import (
 from support.streamed import receiving
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import library, stream
+from airflow_provider_varian.dimse import acceptor, library, stream
 from airflow_provider_varian.dimse.bounds import Bounds
 
 OBJECT = bytes(range(256)) * 40
@@ -142,7 +142,7 @@ def test_what_a_receiver_is_not_for_ends_the_association(receiver, command):
 def test_a_peer_that_is_sending_is_not_cut_off_before_it_can_see_the_abort(receiver, monkeypatch):
     """Closed with something unread, a connection is reset, which may take the A-ABORT away from a peer."""
     monkeypatch.setattr(stream, "_LINGER_SECONDS", 20.0)
-    monkeypatch.setattr(stream, "_END_SECONDS", 30.0)
+    monkeypatch.setattr(acceptor, "_END_SECONDS", 30.0)
     with store_client(receiver.port) as client:
         client.associate()
         client.send(GIBIBYTES + bytes(300_000))
@@ -394,3 +394,15 @@ def test_an_object_is_of_the_class_of_its_context_or_refused(receiver):
         client.send(message(store_command(sop_class=uids.CT_IMAGE), OBJECT))
         assert client.answer()["status"] == 0x0122
     assert receiver.observer.calls[0][:3] == ("not stored", "1.2.3.4", 0x0122)
+
+
+def test_what_was_right_for_one_context_or_class_is_not_for_another(receiver):
+    image, slice_ = uids.RT_IMAGE, uids.CT_IMAGE
+    objects = [(1, image, 0), (3, slice_, 0), (1, slice_, 0x0122), (1, image, 0), (3, image, 0x0122), (3, slice_, 0)]
+    with store_client(receiver.port) as client:
+        client.associate(contexts={1: image, 3: slice_})
+        for number, (context_id, sop_class, status) in enumerate(objects):
+            client.send(message(store_command(f"1.2.3.{number}", sop_class=sop_class), OBJECT, context_id))
+            assert client.answer()["status"] == status
+    stored = [(f"1.2.3.{number}", each[1]) for number, each in enumerate(objects) if each[2] == 0]
+    assert [(request.sop_instance_uid, request.sop_class_uid) for request, _ in receiver.sink.objects] == stored

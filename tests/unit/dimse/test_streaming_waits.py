@@ -79,6 +79,15 @@ def test_who_wants_the_end_is_heard_at_once(receiver, client, begun, how):
     assert receiver.sink.open == 0
 
 
+def test_who_wants_the_end_is_heard_while_the_next_object_is_expected(receiver, client):
+    peer, assoc = client
+    peer.send(message(store_command(), b"object"))
+    assert peer.answer()["status"] == 0
+    threading.Thread(target=assoc.abort).start()
+    assert peer.read()[0] == 7
+    assert peer.end() == "closed"
+
+
 def test_a_connection_without_an_association_is_closed_by_an_abort(receiver):
     with store_client(receiver.port) as peer:
         wait_until(

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -16,7 +18,14 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 from support.archive import rt_image
 
-from airflow_provider_varian.receiver.head import MAX_DEPTH, DataSetError, iter_elements, parse_head, walk_elements
+from airflow_provider_varian.receiver.head import (
+    MAX_DEPTH,
+    DataSetError,
+    head_within,
+    iter_elements,
+    parse_head,
+    walk_elements,
+)
 from airflow_provider_varian.uids import DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN as DEFLATED
 from airflow_provider_varian.uids import EXPLICIT_VR_LITTLE_ENDIAN as EXPLICIT
 from airflow_provider_varian.uids import IMPLICIT_VR_LITTLE_ENDIAN as IMPLICIT
@@ -151,3 +160,64 @@ def test_what_is_never_negotiated_is_not_read():
 def test_a_uid_value_is_never_read_beyond_bounds():
     data = struct.pack("<HHI", 8, 0x18, 1_000_000) + b"1" * 1_000_000
     assert len(parse_head(BytesIO(data).getvalue(), IMPLICIT).sop_instance_uid) == 128
+
+
+def found_step_by_step(data, transfer_syntax):
+    """What the head says, by the walk over elements: slower, and the same."""
+    found = dict.fromkeys((0x00080016, 0x00080018, 0x0020000D, 0x0020000E))
+    elements = iter_elements(data, transfer_syntax)
+    try:
+        for tag, start, length in elements:
+            if tag > 0x0020000E:
+                break
+            if tag in found:
+                found[tag] = data[start : start + length].decode("ascii", "replace").rstrip("\0 ")
+    except DataSetError as error:
+        if "ends inside" not in str(error) and "over the end" not in str(error):
+            return "no data set"
+    return tuple(found.values())
+
+
+ELEMENTS = st.lists(
+    st.tuples(
+        st.sampled_from([0x0008, 0x0020, 0x0028, 0xFFFE]),
+        st.sampled_from([0x000D, 0x000E, 0x0016, 0x0018, 0x1140, 0xE000, 0xE0DD]),
+        st.sampled_from([b"UI", b"CS", b"SQ", b"OB", b"\0\1"]),
+        st.sampled_from([b"", b"1.2.3\0", b"9" * 12]),
+        st.sampled_from([None, None, None, 3, 0xFFFF, 0xFFFFFFFF]),
+    ),
+    max_size=6,
+)
+
+
+def element_of(transfer_syntax, group, number, vr, value, length):
+    length = len(value) if length is None else length
+    if transfer_syntax == IMPLICIT or group == 0xFFFE:
+        return struct.pack("<HHI", group, number, length) + value
+    if vr in (b"UI", b"CS"):
+        return struct.pack("<HH2sH", group, number, vr, length & 0xFFFF) + value
+    return struct.pack("<HH2s2xI", group, number, vr, length) + value
+
+
+@given(ELEMENTS, st.sampled_from([IMPLICIT, EXPLICIT]), st.integers(0, 12))
+def test_the_head_is_what_the_walk_finds(elements, transfer_syntax, cut):
+    data = b"".join(element_of(transfer_syntax, *each) for each in elements)
+    data = data[: len(data) - cut] if cut < len(data) else data
+    try:
+        head = parse_head(data, transfer_syntax)
+        found = (head.sop_class_uid, head.sop_instance_uid, head.study_instance_uid, head.series_instance_uid)
+    except DataSetError:
+        found = "no data set"
+    assert found == found_step_by_step(data, transfer_syntax)
+
+
+@pytest.mark.parametrize("transfer_syntax", [IMPLICIT, EXPLICIT])
+def test_a_first_piece_tells_the_head_when_nothing_behind_it_can_change_it(transfer_syntax):
+    data = encoded(with_sequences(undefined=True), transfer_syntax)
+    whole, told = parse_head(data, transfer_syntax), 0
+    for end in range(len(data)):
+        head = head_within(data[:end], transfer_syntax)
+        assert head in (None, whole)
+        told += head is not None
+    behind = next(each for each in iter_elements(data, transfer_syntax) if each.tag > 0x0020000E)
+    assert told == len(data) - behind.start - behind.length

@@ -195,6 +195,23 @@ def test_uids_of_command_and_data_set_must_be_the_same(spool, put, changes):
         assert everything(spool) == []
 
 
+@pytest.mark.parametrize("size", [1, 100, 100_000])
+def test_what_the_head_says_does_not_depend_on_the_pieces(spool, put, data_set, size):
+    content = data_set(rt_image(1))
+    another = content.replace(UID.encode(), UID[:-1].encode() + b"x")
+    broken = content[: content.index(UID.encode()) + len(UID)] + b"\xff" * 300
+    for sent, status in ((content, None), (another, 0xA900), (broken, 0xA900)):
+        with SpoolSink(spool) as sink:
+            pieces = [sent[at : at + size] for at in range(0, len(sent), size)]
+            try:
+                put(sink, pieces=pieces)
+                found = None
+            except StorageRefused as refused:
+                found = refused.status
+        assert found == status
+    assert len(list(spool.unclaimed())) == 1
+
+
 @pytest.mark.parametrize("content", [b"", b"\0", b"garbage that is no data set at all", b"\x08\x00\x18\x00"])
 def test_what_is_no_data_set_is_refused(spool, put, content):
     with SpoolSink(spool) as sink:

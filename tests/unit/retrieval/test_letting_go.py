@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from airflow_provider_varian.errors import DestinationWriteError
@@ -50,7 +48,7 @@ def held(world):
 
 
 def item(number):
-    return SpooledObject(path=Path(f"/spool/claimed/x/{number}"), sop_instance_uid=str(number))
+    return SpooledObject(place=f"/spool/claimed/x/{number}", sop_instance_uid=str(number))
 
 
 def test_a_hundred_are_synced_once_and_only_then_let_go_of(world, held):
