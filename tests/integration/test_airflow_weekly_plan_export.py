@@ -38,8 +38,8 @@ pytestmark = [pytest.mark.airflow, pytest.mark.timeout(300)]
 
 #: Saturdays, after the hour at which the DAG runs.
 WEEKS = ("2026-07-25T20:00:00+02:00", "2026-08-01T20:00:00+02:00")
-#: Treated in the look-back of the first week and in it; in the first week and in the look-back of the second. In the
-#: second: one whose structure set is nowhere; one whose plan has no beams any more; one whose dose cannot be exported
+#: Treated in the look-back of the first week; in the first week, and so in the look-back of the second. In the second:
+#: one whose structure set is nowhere; one whose plan has no beams any more; one whose dose cannot be exported
 #: for a while; one with two plans of one label on the same images.
 FIRST, SECOND, DANGLING, BEAMLESS, BROKEN, TWICE = 111113, 111118, 111120, 111124, 111125, 111126
 
