@@ -55,7 +55,7 @@ POOL_LAYOUT: Final = "{SOPInstanceUID}.dcm"
 #: From so many wanted instances of a series on it is asked for as a whole: one request instead of hundreds.
 _WHOLE_SERIES: Final = 4
 #: What a peer says of single objects. Anything else is about the connection, us, or the whole of a request.
-_ABOUT_OBJECTS: Final = (PeerFailureError, OutOfResourcesError, RefusedByPeerError)
+ABOUT_OBJECTS: Final = (PeerFailureError, OutOfResourcesError, RefusedByPeerError)
 
 
 #: Waits for this task's turn, for as long as a block runs.
@@ -218,7 +218,7 @@ class PlanPool:
         error: DicomError | None
         try:
             error = self.retrieve(request, part=part, layout=POOL_LAYOUT, on_change=seen).error
-        except _ABOUT_OBJECTS as problem:
+        except ABOUT_OBJECTS as problem:
             # It came to its end, and nothing came: each instance has its reason in the ledger.
             if seen.manifest is None or seen.manifest.outcome is Outcome.PENDING:
                 raise
@@ -228,7 +228,7 @@ class PlanPool:
         self.manifests.append(seen.manifest)
         entries = seen.manifest.ledger.entries
         lacking = [item for item in wanted if not entries[item.sop_instance_uid].is_here]
-        if lacking and error is not None and error.transient and not isinstance(error, _ABOUT_OBJECTS):
+        if lacking and error is not None and error.transient and not isinstance(error, ABOUT_OBJECTS):
             # The peer went away amid it. What came stays in the pool, and a retry asks for the rest.
             raise error
         self._got |= {item.sop_instance_uid: self._judged(entries[item.sop_instance_uid], item) for item in wanted}

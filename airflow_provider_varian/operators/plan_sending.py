@@ -68,9 +68,11 @@ def send_plan(
     The other parameters are those of :class:`.plan_export.AriaPlanExportOperator`.
     """
     from airflow_provider_varian.aria.plan_export import find_plan_set
+    from airflow_provider_varian.aria.plan_pool import ABOUT_OBJECTS
     from airflow_provider_varian.aria.sent_members import digest_of, read_sent_members
     from airflow_provider_varian.query.level import Level
     from airflow_provider_varian.retrieval.manifest import load_manifest
+    from airflow_provider_varian.retrieval.outcome import Outcome
     from airflow_provider_varian.retrieval.request import RetrievalRequest
 
     found = find_plan_set(
@@ -81,29 +83,41 @@ def send_plan(
         owed = sent.owed(found.expected, refresh=retrieving.refresh)
         if not owed:
             log.info("Plan %s: %s has been sent all of it already", plan_uid, move_destination)
-            manifest = load_manifest(site.destination, sent.manifest) if sent.manifest else None
-            if manifest is not None:
-                on_change(manifest)
-            return _judged(found, sent, manifest, root, moved=0)
-        result = hook.move(
-            RetrievalRequest(level=Level.IMAGE, keys={"PatientID": patient_id}, expected=owed),
-            move_destination=move_destination,
-            retrieval_id=lasting_id(digest_of(owed)),
-            destination=root,
-            verify_dicom_conn_id=verify_dicom_conn_id,
-            verify_path=verify_path,
-            stable_counts=retrieving.stable_counts,
-            stable_interval_seconds=retrieving.stable_interval_seconds,
-            settle_seconds=retrieving.settle_seconds,
-            recheck_rounds=0,
-            on_change=on_change,
-            cancellation=cancellation,
-        )
-        sent.note(result.manifest, owed)
+            last = load_manifest(site.destination, sent.manifest) if sent.manifest else None
+            if last is not None:
+                on_change(last)
+            return _judged(found, sent, last, root, moved=0)
+        seen: list[Manifest] = []
+
+        def note(manifest: Manifest) -> None:
+            seen[:] = [manifest]
+            on_change(manifest)
+
+        try:
+            hook.move(
+                RetrievalRequest(level=Level.IMAGE, keys={"PatientID": patient_id}, expected=owed),
+                move_destination=move_destination,
+                retrieval_id=lasting_id(digest_of(owed)),
+                destination=root,
+                verify_dicom_conn_id=verify_dicom_conn_id,
+                verify_path=verify_path,
+                stable_counts=retrieving.stable_counts,
+                stable_interval_seconds=retrieving.stable_interval_seconds,
+                settle_seconds=retrieving.settle_seconds,
+                recheck_rounds=0,
+                on_change=note,
+                cancellation=cancellation,
+            )
+        except ABOUT_OBJECTS:
+            # It came to its end, and nothing of it went: each object has its reason in the account. The others of the
+            # set have been sent earlier, or the verdict says that they were not.
+            if not seen or seen[0].outcome is Outcome.PENDING:
+                raise
+        (manifest,) = seen
+        sent.note(manifest, owed)
         sent.write(site.destination)
-    reports = result.manifest.requests
-    moved = sum(report.asked or 0 for report in reports if report.attempt == result.manifest.attempts)
-    return _judged(found, sent, result.manifest, root, moved=moved)
+    moved = sum(report.asked or 0 for report in manifest.requests if report.attempt == manifest.attempts)
+    return _judged(found, sent, manifest, root, moved=moved)
 
 
 def _judged(

@@ -167,7 +167,11 @@ def test_each_folder_is_whole(runs, site):
     assert kinds == {"CT", "RTDOSE", "RTPLAN", "RTRECORD", "RTSTRUCT", "plan-set.json"}
 
 
-def test_what_is_shared_comes_once(site, runs):
+def test_what_is_shared_or_held_comes_once(site, runs):
+    """Whoever was listed in the first week is listed in the look-back of the second, and nothing of him moves."""
+    (second,) = site.plans[SECOND]
+    assert told_by(runs.first)[second]["transferred"] > 0
+    assert (runs.told[second]["transferred"], runs.told[second]["changed"]) == (0, False)
     one, other = ({path.name for path in (site.home.storage / uid / "CT").iterdir()} for uid in site.plans[TWICE])
     assert one == other
     assert one
