@@ -438,19 +438,22 @@ def test_plan_structure_set_and_doses_go_again_as_it_is_told(aria, week, clinic,
     assert (told["outcome"], told["transferred"]) == ("reported", again)
 
 
-def test_what_another_ae_does_not_get_makes_the_set_incomplete(aria, week, clinic, station, daemon):
-    (dose,) = (each.sop_instance_uid for each in clinic.case(PLAIN).plans[0].doses)
-    daemon.holdings.broken = lambda uid: uid == dose
+@pytest.mark.parametrize("part", ["plan_dose", "image"])
+def test_what_another_ae_does_not_get_makes_the_set_incomplete(aria, week, clinic, station, daemon, part):
+    """A dose is missed when it is to be read, a slice when it is to be sent."""
+    (plan,) = clinic.case(PLAIN).plans
+    lost = plan.doses[0].sop_instance_uid if part == "plan_dose" else plan.structure_set.images.instance_uids[1]
+    daemon.holdings.broken = lambda uid: uid == lost
     sent = []
     for _ in ("a try", "another one, which asks for nothing else"):
         told = exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
-        assert (told["outcome"], told["counts"]["plan_dose"]) == ("incomplete", {"not_exportable": 1})
-        assert "did not come: 1 plan dose" in told["message"]
+        assert (told["outcome"], told["counts"][part]["not_exportable"]) == ("incomplete", 1)
+        assert f"did not come: 1 {part.replace('_', ' ')}" in told["message"]
         sent.append(len(station.got))
-    assert sent[0] == sent[1]
+    assert sent[0] == sent[1] == len(set(station.got))
     daemon.holdings.broken = lambda uid: False
     assert exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")["outcome"] == "reported"
-    assert dose in station.got
+    assert station.got[sent[1] :] == [lost]
 
 
 def test_a_folder_is_stored_at_a_peer_and_what_it_took_is_not_sent_again(aria, week, clinic, station, connect):
