@@ -50,6 +50,7 @@ class Site:
     :param volatile: keywords that the peer rewrites at each export.
     :param method: how is retrieved, for manifests.
     :param known_failure: says why an object that did not come can not come; empty when that is not known.
+    :param former_pools: those of earlier runs, below it too, the latest first.
     :param verify: is a file of the plan's folder held when it has its size (``path``), or its ``hash`` too?
     """
 
@@ -62,6 +63,7 @@ class Site:
     plan_turn: Turn
     volatile: frozenset[str] = frozenset()
     method: str = "auto"
+    former_pools: tuple[PurePosixPath, ...] = ()
     verify: Verify = "path"
     known_failure: Callable[[Expected], str] = lambda item: ""
 
@@ -158,9 +160,11 @@ def find_plan_set(
         patient_id=patient_id,
         turn=site.patient_turn,
         known_failure=site.known_failure,
+        former=site.former_pools,
     )
     chart = open_chart(site.finder, pool, patient_id=patient_id, cancellation=cancellation)
-    plan_set = chart.resolve(plan_uid, wanted=wanted)
+    find = chart.gather if fetch_all else chart.resolve
+    plan_set = find(plan_uid, wanted=wanted)
     expected = chart.expected(plan_set.held)
     got = pool.fetch(expected, "plan-set") if fetch_all else {}
     reasons = {uid: each.reason for uid, each in got.items() if not each.is_here}

@@ -7,6 +7,8 @@ their ledgers and manifests. Each plan's own folder gets its copies from it (:mo
 - What is in the plan's own folder from an earlier run is held: images and records never change and are not looked at
   again. Plans, structure sets and doses may change under their UID, so they are put into the pool as they are, and the
   retrieval judges by what the peer answers whether to fetch them again (semantics 9).
+- What an earlier run only read, to know whose it is, is taken from that run's pool and judged in the same way: a plan
+  that is never exported is not transferred anew each week.
 - Tasks that want objects of the same patient take turns (:mod:`.turns`), and the later one finds what the earlier one
   brought. Without a lock both transfer it, and one file stands.
 """
@@ -53,7 +55,7 @@ POOL_LAYOUT: Final = "{SOPInstanceUID}.dcm"
 #: From so many wanted instances of a series on it is asked for as a whole: one request instead of hundreds.
 _WHOLE_SERIES: Final = 4
 #: What a peer says of single objects. Anything else is about the connection, us, or the whole of a request.
-_ABOUT_OBJECTS: Final = (PeerFailureError, OutOfResourcesError, RefusedByPeerError)
+ABOUT_OBJECTS: Final = (PeerFailureError, OutOfResourcesError, RefusedByPeerError)
 
 
 #: Waits for this task's turn, for as long as a block runs.
@@ -119,6 +121,7 @@ class PlanPool:
     :param turn: makes tasks that want objects of this patient take turns.
     :param known_failure: says why an object that did not come can not come, by what the peer answered of it; empty
         when that is not known.
+    :param former: pools of earlier runs with the same peer, below the root, the latest first.
     """
 
     destination: Destination
@@ -128,9 +131,11 @@ class PlanPool:
     patient_id: str = field(repr=False)
     turn: Turn
     known_failure: Callable[[Expected], str] = lambda item: ""
+    former: Sequence[PurePosixPath] = ()
     manifests: list[Manifest] = field(default_factory=list)
     _got: dict[str, Got] = field(default_factory=dict)
     _parts: Counter[str] = field(default_factory=Counter)
+    _pooled_before: dict[str, PurePosixPath] | None = None
 
     def fetch(self, expected: Sequence[Expected], part: str) -> dict[str, Got]:
         """Bring objects here, those that are here already not again; return what became of each.
@@ -186,16 +191,25 @@ class PlanPool:
             self._retrieve(single, Level.IMAGE, {}, part)
 
     def _put_in(self, uid: str) -> None:
-        """Put what the plan's own folder holds, or a plan's that was exported too, into the pool.
+        """Put what the plan's own folder holds, or a plan's that was exported too, or an earlier pool, into the pool.
 
         Unless the run has brought it already. Which plan an object is of takes a look at the patient's other plans.
         """
         pooled = self.folder / f"{uid}.dcm"
-        filed = self.own.get(uid) or PurePosixPath(uid) / Role.PLAN.folder / f"{uid}.dcm"
-        if self.destination.size(pooled) is not None or not self.destination.size(filed):
+        if self.destination.size(pooled) is not None:
             return
-        with self.destination.local_copy(filed) as local:
-            copy_once(self.destination, local, pooled)
+        places = (self.own.get(uid), PurePosixPath(uid) / Role.PLAN.folder / f"{uid}.dcm", self._in_former(uid))
+        held = next((place for place in places if place is not None and self.destination.size(place)), None)
+        if held is not None:
+            with self.destination.local_copy(held) as local:
+                copy_once(self.destination, local, pooled)
+
+    def _in_former(self, uid: str) -> PurePosixPath | None:
+        """Return where an earlier run has it; each pool is listed once."""
+        if self._pooled_before is None:
+            pools = (self.destination.names_beside(pool / "any", "") for pool in reversed(self.former))
+            self._pooled_before = {path.stem: path for paths in pools for path in paths}
+        return self._pooled_before.get(uid)
 
     def _retrieve(self, wanted: Sequence[Expected], level: Level, keys: Mapping[str, Sequence[str]], part: str) -> None:
         patient = {"PatientID": self.patient_id} if self.patient_id else {}
@@ -204,7 +218,7 @@ class PlanPool:
         error: DicomError | None
         try:
             error = self.retrieve(request, part=part, layout=POOL_LAYOUT, on_change=seen).error
-        except _ABOUT_OBJECTS as problem:
+        except ABOUT_OBJECTS as problem:
             # It came to its end, and nothing came: each instance has its reason in the ledger.
             if seen.manifest is None or seen.manifest.outcome is Outcome.PENDING:
                 raise
@@ -214,7 +228,7 @@ class PlanPool:
         self.manifests.append(seen.manifest)
         entries = seen.manifest.ledger.entries
         lacking = [item for item in wanted if not entries[item.sop_instance_uid].is_here]
-        if lacking and error is not None and error.transient and not isinstance(error, _ABOUT_OBJECTS):
+        if lacking and error is not None and error.transient and not isinstance(error, ABOUT_OBJECTS):
             # The peer went away amid it. What came stays in the pool, and a retry asks for the rest.
             raise error
         self._got |= {item.sop_instance_uid: self._judged(entries[item.sop_instance_uid], item) for item in wanted}

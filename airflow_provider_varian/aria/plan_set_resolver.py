@@ -4,7 +4,17 @@ The references inside the objects come first, a query where there is none (varia
 together"). What the peer's answers tell is taken from them: they can carry the plan of a dose, a record or an image
 (1.3). What they leave open is decided by the object (semantics 12), which is brought here in batches: the plans; then
 structure sets, registrations, and the doses and records of the plan; then, of a series of CT of which no answer says
-for which plan it was made, one image.
+for which plan it was made, one image. The peer's answers are not to be trusted for ever: when a whole set is brought
+here, the RT Images that only answers told of are looked into as well (:meth:`PatientChart.gather`).
+
+Nothing is listed or read that is not wanted, but what decides over something that is:
+
+- *Structure sets* are listed and read for images, which they alone name, and for CBCTs and registrations, which are
+  told by Frames of Reference: a plan's frames are those of its structure set too, and a series that was drawn on is no
+  CBCT.
+- *The patient's other plans* are read for doses, RT Images, CBCTs and registrations: a plan that names another plan's
+  dose or image makes it unclear whose it is (PS3.3 C.8.8.3, C.8.8.2), and a plan in the same frame may have made the
+  same registration.
 """
 
 from __future__ import annotations
@@ -151,6 +161,31 @@ class PatientChart:
             self._fetch(self._of("RTSTRUCT"), "structure-sets")
             belongings = self._belongings()
         return self._judged(own, roles, belongings)
+
+    def gather(self, plan: PlanRef | str, *, wanted: Collection[Role] = WEEKLY_ROLES) -> PlanSet:
+        """Find what belongs to a plan, bring all of it here, and let what came have the last word.
+
+        RT Images and DRRs are found by what the peer answers of them. Here they are looked into: one that names another
+        plan than was answered is not of the set, and what it names is looked for. Slices name nothing that decides.
+
+        :return: as :meth:`resolve` does; the caller's own fetcher knows what has come.
+        :raises DicomError: as :meth:`resolve`.
+        """
+        listed: dict[str, None] = {}
+        while True:
+            found = self.resolve(plan, wanted=wanted)
+            got = self._fetcher.fetch(self.expected(found.held), "plan-set") if found.held else {}
+            images = (each.sop_instance_uid for each in found.held if each.role in _IMAGES)
+            told = [uid for uid in images if uid not in self._read and got[uid].is_here]
+            if not told:
+                break
+            listed |= dict.fromkeys(told)
+            self._read |= {uid: references_of(self._fetcher.read(uid)) for uid in told}
+        here = {each.sop_instance_uid for each in found.members}
+        if left_out := [uid for uid in listed if uid not in here]:
+            words = f"{len(left_out)} RT Images are the plan's by what the peer answers, and do not name it: left out"
+            return replace(found, warnings=(*found.warnings, words))
+        return found
 
     def expected(self, members: Iterable[Member]) -> tuple[Expected, ...]:
         """Return what to retrieve of members that are listed, with what the peer said of each."""
@@ -322,7 +357,8 @@ class PatientChart:
 
 def _modalities(roles: frozenset[Role]) -> list[str]:
     """Return of which modalities a list is needed to find some roles; planning images are found by their series."""
-    modalities = ["RTPLAN", "RTSTRUCT"]
+    modalities = ["RTPLAN"]
+    modalities += ["RTSTRUCT"] if roles & (_DRAWN | _JOINED) else []
     modalities += ["RTDOSE"] if roles & _DOSES else []
     modalities += ["RTRECORD"] if Role.RECORD in roles else []
     modalities += ["RTIMAGE"] if roles & _IMAGES else []

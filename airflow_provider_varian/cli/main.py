@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Final
 from airflow_provider_varian import __version__
 from airflow_provider_varian.cli.output import Output, printable
 from airflow_provider_varian.cli.verb import ExitStatus, Verb
-from airflow_provider_varian.cli.verbs import echo, find, move, receive, report, retrieve, simulate, store
+from airflow_provider_varian.cli.verbs import (
+    echo,
+    find,
+    move,
+    plans,
+    receive,
+    report,
+    retrieve,
+    rt_images,
+    simulate,
+    store,
+    treated,
+)
 from airflow_provider_varian.errors import (
     ConfigurationError,
     DicomError,
@@ -31,6 +43,9 @@ if TYPE_CHECKING:
 VERBS: Final[tuple[Verb, ...]] = (
     echo.VERB,
     find.VERB,
+    plans.VERB,
+    treated.VERB,
+    rt_images.VERB,
     retrieve.VERB,
     move.VERB,
     store.VERB,

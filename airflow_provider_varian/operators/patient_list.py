@@ -41,9 +41,10 @@ class AriaPatientListOperator(DicomOperator):
 
     ``kind="treated"`` goes by the TreatmentDate of the treatment records: exact, and for any window of the past, so a
     backfill lists what was treated then. The window is the run's data interval and the look-back before it, since data
-    reaches ARIA late. ``kind="newly_approved"`` is the difference of two snapshots of the plans' approval states under
-    ``.dicom/snapshots/``: forward only. The first run takes the base line and lists nothing; a backfill is refused,
-    with the reason; a plan that was changed and approved again is listed again.
+    reaches ARIA late; that of a backfill's run is the interval alone: what was late has come since, and the week before
+    has a run of its own. ``kind="newly_approved"`` is the difference of two snapshots of the plans' approval states
+    under ``.dicom/snapshots/``: forward only. The first run takes the base line and lists nothing; a backfill is
+    refused, with the reason; a plan that was changed and approved again is listed again.
 
     Whose plans they are stands in a file below ``.dicom/rows/`` of the destination. Returns one opaque key per plan,
     to be mapped over with ``AriaPlanExportOperator.partial(...).expand(row_key=...)``. XCom has the file's URI as
@@ -54,7 +55,7 @@ class AriaPatientListOperator(DicomOperator):
     :param first_day: first day of the clinic, ``YYYY-MM-DD`` (templated); empty: the run's data interval, else the 24
         hours before ``run_after``.
     :param last_day: last day (templated); empty: the first.
-    :param lookback_days: days before that are listed again; of ``treated`` alone.
+    :param lookback_days: days before that are listed again; of ``treated`` alone, and not in a backfill.
     :param snapshot: name of the snapshots (templated); None: that of DAG and task. Of ``newly_approved`` alone, also
         the next two.
     :param planned_within_days: candidates are all plans with an RT Plan Date in so many days before the run.
@@ -113,7 +114,7 @@ class AriaPatientListOperator(DicomOperator):
             zone,
             first_day=self.first_day,
             last_day=self.last_day,
-            lookback_days=self.lookback_days if self.kind == "treated" else 0,
+            lookback_days=self._lookback(context),
         )
         root = root_of(self.destination)
         listing = self._treated if self.kind == "treated" else self._newly_approved
@@ -129,6 +130,9 @@ class AriaPatientListOperator(DicomOperator):
         written = write_plans(context, root, sorted(plans, key=lambda plan: plan.plan_uid), **about)
         seal()
         return self._told(context, written, about)
+
+    def _lookback(self, context: Context) -> int:
+        return self.lookback_days if self.kind == "treated" and not _is_backfill(context["dag_run"]) else 0
 
     def _told(self, context: Context, written: RowsFile, about: Mapping[str, Any]) -> list[str]:
         context["ti"].xcom_push(key=ROWS_KEY, value=written.uri)

@@ -65,8 +65,8 @@ class AriaPlanExportOperator(RetrievingOperator):
     :param destination: absolute folder or object-storage URI of the exports (templated); the default is
         ``[varian] storage_root``.
     :param move_destination: AE title of a trusted entity, to which the peer sends the set instead of us filing it
-        (templated): once per revision of its plan, structure set and doses. Nothing is filed then, but what has to be
-        read to know the set.
+        (templated): each object once, and plan, structure set and doses again when they changed (``refresh``). Nothing
+        is filed then, but what has to be read to know the set.
     :param verify_dicom_conn_id: a connection to that entity, which is asked by C-FIND what it has (templated).
     :param verify_path: folder where that entity files what it gets, readable by this worker (templated).
     :param store_conn_id: a connection with ``allow_store``, to which the exported folder is sent by C-STORE as well
@@ -77,7 +77,7 @@ class AriaPlanExportOperator(RetrievingOperator):
     :param port_wait_seconds: how long to wait for a receiver port that another task uses.
     :param verify: ``path``: an object in the plan's folder is held when it has the size that the folder's index says;
         ``hash``: and its SHA-256. None: ``path``; in the run's pool as of :class:`~.retrieve.DicomRetrieveOperator`.
-    :param refresh: when plans, structure sets and doses that are held are fetched again.
+    :param refresh: when plans, structure sets and doses that are held are fetched, or sent by the peer, again.
     :param stable_counts: equal lists in a row that make a list stable; used where the peer is asked for lists.
     :param stable_interval_seconds: seconds between two of them.
     :param settle_seconds: seconds of quiet after which late objects are given up.
@@ -286,7 +286,7 @@ class AriaPlanExportOperator(RetrievingOperator):
             patient_id=row.patient_id,
             wanted=wanted,
             move_destination=str(self.move_destination),
-            lasting_id=lambda revision: _lasting_id(context, plan_uid, f"move {self.move_destination} {revision}"),
+            lasting_id=lambda what: _lasting_id(context, plan_uid, f"move {self.move_destination} {what}"),
             root=root,
             verify_dicom_conn_id=self.verify_dicom_conn_id or None,
             verify_path=self.verify_path or None,

@@ -3,7 +3,8 @@
 What a pool is for: :mod:`airflow_provider_varian.aria.plan_pool`. It lies in the destination, so that all workers see
 it, under the run: a retry and a cleared task find what was brought. When every plan is exported, the task that tells of
 the run takes out of it what the plans' own folders hold; what was only read, to know what belongs to whom, stays, so
-that a rerun need not have it sent again. A pool that nobody has used for two weeks is removed.
+that neither a rerun nor the run of the next week need have it sent again. A pool that nobody has used for two weeks is
+removed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ _POOLS: Final = PurePosixPath(".dicom/pool")
 _SIGN: Final = "pool.json"
 #: A pool that no task has used for so long is removed, whatever became of its run.
 KEPT_DAYS: Final = 14
+#: So many pools of earlier runs are looked into, the last used.
+_FORMER: Final = 4
 
 
 def pool_of_run(context: Context) -> PurePosixPath:
@@ -101,6 +104,7 @@ def site_of(
         retrieve=_Retrieve(context, hook, below(root, *pool.parts), plan_uid, retrieving, cancellation),
         destination=destination,
         pool=pool,
+        former_pools=_former_pools(destination, pool),
         patient_turn=patient_turn,
         plan_turn=plan_turn,
         volatile=frozenset(hook.profile.volatile_attributes),
@@ -204,6 +208,14 @@ def _pool(context: Context, hook: DicomHook, destination: Destination) -> PurePo
     of_run = pool_of_run(context)
     destination.write_text(of_run / _SIGN, json.dumps({"used": datetime.now(UTC).isoformat(timespec="seconds")}))
     return of_run / safe_value(hook.dicom_conn_id)
+
+
+def _former_pools(destination: Destination, own: PurePosixPath) -> tuple[PurePosixPath, ...]:
+    """Return the pools of earlier runs with the same connection, the last used first; none that may go meanwhile."""
+    oldest = datetime.now(UTC) - timedelta(days=KEPT_DAYS - 1)
+    used = {name: _last_used(destination, _POOLS / name) for name in destination.folders_in(_POOLS)}
+    names = sorted((name for name, when in used.items() if when > oldest), key=lambda name: used[name], reverse=True)
+    return tuple(_POOLS / name / own.name for name in names if name != own.parent.name)[:_FORMER]
 
 
 def _last_used(destination: Destination, pool: PurePosixPath) -> datetime:

@@ -107,7 +107,9 @@ class PlanIndex:
         patients = len({line["patient"] for line in self.lines})
         parts = [f"{len(self.lines)} plans of {patients} patients{when}"]
         if outcomes:
-            parts.append(", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
+            # Most first; of equal numbers not as the pseudonyms happen to be sorted.
+            ordered = sorted(outcomes.items(), key=lambda each: (-each[1], each[0]))
+            parts.append(", ".join(f"{count} {outcome}" for outcome, count in ordered))
         text = [": ".join(parts)]
         if self.lines:
             text += ["", *_table(self.lines)]

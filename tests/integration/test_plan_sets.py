@@ -11,22 +11,20 @@ from datetime import date
 import pytest
 from support import chance_patient
 from support.oracle import judge
-from support.oracle_data import save, save_all
-from support.plan_sets import Search, said_by, search_of, true_of
+from support.oracle_data import save_all
+from support.plan_sets import Search, said_by, search_of, true_of, written
 from support.ports import free_port
 from support.short_clinic import ShortClinic
-from support.simulated import identifier, peer_of, trusted
+from support.simulated import peer_of, trusted
 
 from airflow_provider_varian.aria.plan_set import Completeness
 from airflow_provider_varian.aria.profile import ARIA
-from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.simulator.clinic.irregularities import ALL, Irregularity, irregularities_of
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
 from airflow_provider_varian.simulator.facts import instance_facts
 from airflow_provider_varian.simulator.holdings.data_directory import DataDirectory
-from airflow_provider_varian.simulator.holdings.tree import Export, instances_below, walk
-from airflow_provider_varian.simulator.holdings.tree import Search as Walk
+from airflow_provider_varian.simulator.holdings.tree import Export
 
 UNTIL = date(2026, 7, 31)
 #: Nothing grows while it is listed, and nothing comes late.
@@ -76,15 +74,6 @@ def served():
     clinic, port = made(CYCLE), free_port()
     with SimulatedDaemon(clinic, trusted=[trusted(port)], behaviour=Behaviour(get=True)) as daemon:
         yield Served(clinic, daemon, port, "get")
-
-
-def written(clinic, patient_id, folder):
-    """Write all that can be retrieved of a patient."""
-    (patient,) = walk(clinic, Walk(Level.PATIENT, identifier("", PatientID=patient_id)))
-    for number, chain in enumerate(instances_below(patient)):
-        if chain[-2].export is Export.NORMAL is chain[-1].export:
-            save(chain[-1].fetch(), folder / f"{number:05d}.dcm")
-    return folder
 
 
 def compare(served: Served, number: int, root) -> Search:

@@ -151,18 +151,22 @@ class DagRunResult:
         return [value for (name, _, k), value in sorted(self.xcoms.items()) if name == task_id and k == key]
 
 
-def run_dags(home: Home, requests: Iterable[Mapping[str, Any]]) -> tuple[list[DagRunResult], str]:
+def run_dags(home: Home, requests: Iterable[Mapping[str, Any]], *, timeout: float = 300) -> tuple[list[Any], str]:
     """Run DAGs one after the other in one process by ``dag.test()``; return the results and all output.
 
     :param requests: each with ``dag_id``, and optionally ``logical_date`` (ISO, or None for none), ``run_after``,
-        ``conf``, ``retries``.
+        ``conf``, ``retries``, ``retry_delay`` in seconds. One with ``intervals``, a list of moments (ISO), runs
+        nothing: its result is a list of the start and end of the data interval that each moment gets.
+    :param timeout: how long all of them may take, seconds.
     """
-    done = home.python("-m", "support.dag_runner", stdin=json.dumps(list(requests)))
+    done = home.python("-m", "support.dag_runner", stdin=json.dumps(list(requests)), timeout=timeout)
     lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT ")]
     assert done.returncode == 0, done.stdout[-6000:]
     assert lines, done.stdout[-6000:]
     results = [
-        DagRunResult(
+        run["intervals"]
+        if "intervals" in run
+        else DagRunResult(
             state=run["state"],
             tasks={(task["task_id"], task["map_index"]): task for task in run["tasks"]},
             xcoms={(xcom["task_id"], xcom["map_index"], xcom["key"]): xcom["value"] for xcom in run["xcoms"]},

@@ -37,9 +37,11 @@ def _dags() -> Any:
 def _run(request: dict[str, Any]) -> dict[str, Any]:
     # A bag of its own: what a run's configuration sets stays in the params of its DAG object.
     dag = _dags().dags[request["dag_id"]]
+    if "intervals" in request:
+        return {"intervals": _intervals(dag, request["intervals"])}
     for task in dag.tasks:
         task.retries = request.get("retries", 0)
-        task.retry_delay = timedelta(seconds=0)
+        task.retry_delay = timedelta(seconds=request.get("retry_delay", 0))
     arguments: dict[str, Any] = {"run_conf": request.get("conf") or {}}
     if "logical_date" in request:
         arguments["logical_date"] = _when(request["logical_date"])
@@ -47,6 +49,19 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         arguments["run_after"] = _when(request["run_after"])
     run = dag.test(**arguments)
     return {"state": str(getattr(run.state, "value", run.state)), "run_id": run.run_id} | _left_behind(run)
+
+
+def _intervals(dag: Any, moments: list[str]) -> list[list[str]]:
+    """Return what data intervals the scheduler makes of a DAG's timetable: what a DAG file holds cannot tell always."""
+    import pendulum
+
+    try:
+        from airflow.serialization.serialized_objects import DagSerialization
+    except ImportError:  # Airflow 3.1
+        from airflow.serialization.serialized_objects import SerializedDAG as DagSerialization
+    timetable = DagSerialization.from_dict(DagSerialization.to_dict(dag)).timetable
+    told = [timetable.infer_manual_data_interval(run_after=pendulum.parse(moment)) for moment in moments]
+    return [[interval.start.isoformat(), interval.end.isoformat()] for interval in told]
 
 
 def _left_behind(run: Any) -> dict[str, Any]:

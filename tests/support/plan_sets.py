@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from pydicom import dcmread
+from support.oracle_data import save
 from support.oracle_findings import Findings
 from support.oracle_findings import PlanSet as Truth
+from support.simulated import identifier
 
 from airflow_provider_varian.aria.plan_set import ALL_ROLES, PlanSet, Role, Standing
 from airflow_provider_varian.aria.plan_set_resolver import PatientChart, open_chart
@@ -21,6 +23,8 @@ from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
 from airflow_provider_varian.retrieval.retrieve import retrieve
+from airflow_provider_varian.simulator.holdings.tree import Export, Holdings, instances_below, walk
+from airflow_provider_varian.simulator.holdings.tree import Search as Walk
 
 
 @dataclass
@@ -103,7 +107,7 @@ class Search:
 
     def whole(self, plan: str, wanted: frozenset[Role] = ALL_ROLES) -> PlanSet:
         """Find a plan set, retrieve it, and judge it by what came."""
-        found = self.chart.resolve(plan, wanted=wanted)
+        found = self.chart.gather(plan, wanted=wanted)
         got = self.fetcher.fetch(self.chart.expected(found.held), "plan-set") if found.held else {}
         return found.judged({uid: each.reason for uid, each in got.items() if not each.is_here})
 
@@ -112,6 +116,15 @@ def search_of(peer: Peer, profile: Profile, patient_id: str, root: Path, *, meth
     finding = Finding(peer, profile)
     fetcher = FolderFetcher(peer, profile, root, method)
     return Search(open_chart(finding, fetcher, patient_id=patient_id), finding, fetcher)
+
+
+def written(holdings: Holdings, patient_id: str, folder: Path) -> Path:
+    """Write all that can be retrieved of a patient, for the oracle to read."""
+    (patient,) = walk(holdings, Walk(Level.PATIENT, identifier("", PatientID=patient_id)))
+    for number, chain in enumerate(instances_below(patient)):
+        if chain[-2].export is Export.NORMAL is chain[-1].export:
+            save(chain[-1].fetch(), folder / f"{number:05d}.dcm")
+    return folder
 
 
 def said_by(plan_set: PlanSet) -> dict[str, Any]:

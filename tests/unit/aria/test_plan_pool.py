@@ -99,6 +99,19 @@ def test_another_plan_that_was_exported_is_not_transferred_to_be_read(destinatio
     assert not retrieve.brought
 
 
+def test_what_an_earlier_run_has_read_is_not_transferred_again(destination, retrieve, tmp_path):
+    pools = [PurePosixPath(f".dicom/pool/{name}/aria") for name in ("none", "last", "before")]
+    pooled(destination, tmp_path, MEMBERS["1.2.3.1"], pool=str(pools[1]))
+    for each in (MEMBERS["1.2.3.1"], MEMBERS["1.2.3.2"]):
+        pooled(destination, tmp_path, each, pool=str(pools[2]))
+    pool = _pool(destination, retrieve, former=pools)
+    got = pool.fetch(EXPECTED[:2], "plans")
+    assert not retrieve.brought
+    # They are judged as all that is held, and lie in this run's pool.
+    assert retrieve.requests == [("IMAGE", "plans 1")]
+    assert {each.path for each in got.values()} == {POOL / "1.2.3.1.dcm", POOL / "1.2.3.2.dcm"}
+
+
 def test_what_the_peer_does_not_export_has_its_reason_and_stops_nothing(destination, retrieve):
     retrieve.refuse = lambda uid: uid == "1.2.3.5"
     retrieve.error = PeerFailureError("refused", status=0xC001)

@@ -91,6 +91,34 @@ def test_a_weekly_set_needs_no_list_of_what_is_not_wanted(serve):
     }  # fmt: skip
 
 
+#: What is asked of the peer for a role: the list of the series, one of each modality that decides, and for the images
+#: that of the series that was drawn on.
+ASKED = {
+    Role.PLAN: 2,
+    Role.STRUCTURE_SET: 3,
+    Role.IMAGE: 4,
+    Role.PLAN_DOSE: 3,
+    Role.BEAM_DOSE: 3,
+    Role.RECORD: 3,
+    Role.RT_IMAGE: 3,
+    Role.DRR: 3,
+    # Told by frames of reference, those of the structure sets too: RTPLAN, RTSTRUCT, REG and CT.
+    Role.CBCT: 5,
+    Role.REGISTRATION: 5,
+}
+
+
+@pytest.mark.parametrize("role", ASKED)
+def test_nothing_is_asked_for_that_neither_is_wanted_nor_decides(serve, role):
+    search, _ = serve()
+    found = search.chart.resolve(PLAN, wanted={role})
+    assert said_by(found)["all"] == {PLAN, *(each.sop_instance_uid for each in found.members_of(role))}
+    assert found.members_of(role)
+    assert sum(search.finding.queries.values()) == ASKED[role]
+    drawn = {uid_of("drawn"), uid_of("drawn later")} & search.fetcher.got.keys()
+    assert bool(drawn) is (role in (Role.STRUCTURE_SET, Role.IMAGE, Role.CBCT, Role.REGISTRATION))
+
+
 def test_the_plan_alone_is_not_looked_for_further(serve):
     search, _ = serve()
     found = search.chart.resolve(PLAN, wanted={Role.PLAN})
@@ -357,6 +385,41 @@ def test_a_plan_that_the_patient_has_not_is_named(serve):
     assert PATIENT_ID not in str(caught.value)
     with pytest.raises(NotFoundError):
         search.chart.resolve(uid_of("drawn"))
+
+
+def answered(monkeypatch, name, plan):
+    """Let the peer answer of an image that it is of another plan than its file says."""
+    find = FindSession.find
+
+    def lying(session, query, **settings):
+        found = find(session, query, **settings)
+        for answer in found.answers:
+            if answer.get("SOPInstanceUID") == uid_of(name):
+                answer["ReferencedRTPlanSequence"] = [{"ReferencedSOPInstanceUID": plan}]
+        return found
+
+    monkeypatch.setattr(FindSession, "find", lying)
+
+
+def test_an_image_that_names_another_plan_than_was_answered_is_not_of_the_set(serve, patient, monkeypatch):
+    patient["field 1"] = data.image("field 1", data.PORTAL, "other plan", ReferencedBeamNumber=1)
+    answered(monkeypatch, "field 1", PLAN)
+    search, findings = serve()
+    assert uid_of("field 1") in {each.sop_instance_uid for each in search.chart.resolve(PLAN, wanted=ALL_ROLES).members}
+    found = search.whole(PLAN)
+    assert said_by(found) == true_of(findings.plans[PLAN], findings)
+    assert uid_of("field 1") not in {each.sop_instance_uid for each in found.members}
+    assert any(each.startswith("1 RT Images") and "do not name it" in each for each in found.warnings)
+
+
+@pytest.mark.parametrize("name", ["field 1", "also shown"])
+def test_what_an_image_names_is_looked_for_when_it_has_come(serve, patient, name):
+    patient[name]["ReferencedImageSequence"] = [data.named("nowhere", "CT")]
+    search, findings = serve()
+    assert search.chart.resolve(PLAN, wanted=ALL_ROLES).completeness is Completeness.COMPLETE
+    found = search.whole(PLAN)
+    assert [(each.sop_instance_uid, each.named_by) for each in found.missing] == [(uid_of("nowhere"), (uid_of(name),))]
+    assert said_by(found) == true_of(findings.plans[PLAN], findings)
 
 
 def test_what_could_not_be_exported_is_told(serve):

@@ -78,6 +78,15 @@ def test_the_look_back_is_settable(aria, week, clinic):
     assert min(days) == "2026-07-24"
 
 
+def test_a_backfill_does_not_look_back(aria, week):
+    """What was treated in a week is in the run of that week, and in no other."""
+    at = week()
+    at["dag_run"].run_type = "backfill"
+    _, uri = listed(aria, at, lookback_days=3)
+    days = {day for row in read_plans(uri).plans.values() for day in row.days}
+    assert (min(days), _told(at)["first_day"]) == ("2026-07-24", "2026-07-24")
+
+
 def test_a_window_of_the_past_lists_what_was_treated_then(aria, week, clinic):
     """Three windows, one after the other: together they are all, and none lists what another one does."""
     seen = []

@@ -144,6 +144,20 @@ def test_the_next_week_brings_the_records_that_are_new(aria, week, clinic, stora
     assert (storage / told["plan_uid"] / "RTRECORD" / f"{late}.dcm").exists()
 
 
+def test_the_next_week_does_not_read_again_what_is_never_exported(aria, week, clinic, storage, daemon):
+    """To know whose a dose is, the patient's other plan is read."""
+    exported(aria, week(), plan=row_of(clinic, TWICE))
+    assert list(storage.glob(f".dicom/pool/*/*/{plan_uids(clinic, TWICE)[1]}.dcm"))
+    moved = _transferred(daemon)
+    exported(aria, week(run_id="next"), plan=row_of(clinic, TWICE))
+    assert _transferred(daemon) == moved
+    # Unless nobody has used the pools for so long that they may go any moment.
+    for sign in storage.glob(".dicom/pool/*/pool.json"):
+        sign.write_text(json.dumps({"used": (datetime.now(UTC) - timedelta(days=13.5)).isoformat()}))
+    exported(aria, week(run_id="a fortnight later"), plan=row_of(clinic, TWICE))
+    assert _transferred(daemon) == moved + 1
+
+
 def test_two_plans_share_what_one_run_transferred(aria, week, clinic, storage, daemon):
     told = [exported(aria, week(map_index=n), plan=row_of(clinic, TWICE, n)) for n in (0, 1)]
     one, other = (storage / uid / "CT" for uid in plan_uids(clinic, TWICE))
@@ -398,14 +412,48 @@ def test_the_peer_sends_a_plan_set_to_another_ae_once_per_revision(aria, week, c
     assert again["manifest"] == told["manifest"]
 
 
-def test_what_another_ae_does_not_get_makes_the_set_incomplete(aria, week, clinic, station, daemon):
-    (dose,) = (each.sop_instance_uid for each in clinic.case(PLAIN).plans[0].doses)
-    daemon.holdings.broken = lambda uid: uid == dose
-    told = exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
-    assert (told["outcome"], told["counts"]["plan_dose"]) == ("incomplete", {"not_exportable": 1})
+def test_another_ae_is_sent_what_is_new_alone(aria, week, clinic, station, daemon):
+    late = clinic.case(PLAIN).plans[0].records[-1].sop_instance_uid
+    daemon.holdings.hidden = lambda uid: uid == late
+    exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
+    sent = list(station.got)
+    daemon.holdings.hidden = lambda uid: False
+    told = exported(aria, week(run_id="next"), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
+    assert station.got == [*sent, late]
+    assert (told["outcome"], told["transferred"], told["counts"]["record"]) == ("reported", 1, {"held": 2})
+    # And then all of it has been sent.
+    told = exported(aria, week(run_id="third"), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
+    assert (told["outcome"], told["transferred"], len(station.got)) == ("reported", 0, len(sent) + 1)
+
+
+@pytest.mark.parametrize(("refresh", "again"), [("always", 3), ("never", 0)])
+def test_plan_structure_set_and_doses_go_again_as_it_is_told(aria, week, clinic, station, daemon, refresh, again):
+    exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
+    sent = len(station.got)
+    settings = {"move_destination": "VMSFD", "refresh": refresh}
+    told = exported(aria, week(run_id="next"), plan=row_of(clinic, PLAIN), **settings)
+    plan = clinic.case(PLAIN).plans[0]
+    changing = {plan.sop_instance_uid, plan.structure_set.sop_instance_uid, plan.doses[0].sop_instance_uid}
+    assert set(station.got[sent:]) == (changing if again else set())
+    assert (told["outcome"], told["transferred"]) == ("reported", again)
+
+
+@pytest.mark.parametrize("part", ["plan_dose", "image"])
+def test_what_another_ae_does_not_get_makes_the_set_incomplete(aria, week, clinic, station, daemon, part):
+    """A dose is missed when it is to be read, a slice when it is to be sent."""
+    (plan,) = clinic.case(PLAIN).plans
+    lost = plan.doses[0].sop_instance_uid if part == "plan_dose" else plan.structure_set.images.instance_uids[1]
+    daemon.holdings.broken = lambda uid: uid == lost
+    sent = []
+    for _ in ("a try", "another one, which asks for nothing else"):
+        told = exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")
+        assert (told["outcome"], told["counts"][part]["not_exportable"]) == ("incomplete", 1)
+        assert f"did not come: 1 {part.replace('_', ' ')}" in told["message"]
+        sent.append(len(station.got))
+    assert sent[0] == sent[1] == len(set(station.got))
     daemon.holdings.broken = lambda uid: False
     assert exported(aria, week(), plan=row_of(clinic, PLAIN), move_destination="VMSFD")["outcome"] == "reported"
-    assert dose in station.got
+    assert station.got[sent[1] :] == [lost]
 
 
 def test_a_folder_is_stored_at_a_peer_and_what_it_took_is_not_sent_again(aria, week, clinic, station, connect):
@@ -418,6 +466,21 @@ def test_a_folder_is_stored_at_a_peer_and_what_it_took_is_not_sent_again(aria, w
     assert sent == len(set(station.got)) == sum(each["held"] for each in told["counts"].values())
     exported(aria, week(run_id="next"), plan=row, store_conn_id="research")
     assert len(station.got) == sent
+
+
+def test_a_peer_is_stored_what_is_new_alone(aria, week, clinic, station, connect, daemon):
+    host, port = station.address
+    connect("research", host=host, port=port, called_ae_title="VMSFD", allow_store=True)
+    late = clinic.case(PLAIN).plans[0].records[-1].sop_instance_uid
+    daemon.holdings.hidden = lambda uid: uid == late
+    # Also where each of plan, structure set and dose comes anew, with the time of another export in it.
+    settings = {"store_conn_id": "research", "refresh": "always"}
+    exported(aria, week(), plan=row_of(clinic, PLAIN), **settings)
+    sent = list(station.got)
+    daemon.holdings.hidden = lambda uid: False
+    told = exported(aria, week(run_id="next"), plan=row_of(clinic, PLAIN), **settings)
+    assert told["transferred"] == 4
+    assert station.got == [*sent, late]
 
 
 def test_a_peer_that_may_not_be_written_to_is_refused_before_anybody_is_asked(aria, week, clinic, connect, daemon):

@@ -72,7 +72,8 @@ def test_the_summary_begins_with_the_numbers_and_names_what_is_not_well():
     lines = [_line(outcome="complete"), _line(), _line(outcome="failed", message="no association")]
     about = {"first_day": "2026-07-24", "last_day": "2026-07-31", "warnings": ["the list did not stand still"]}
     text = _index(*lines, about=about, warnings={"1.2.3": ["2 slices are left out"]}).to_text().splitlines()
-    assert text[0] == "3 plans of 1 patients, 2026-07-24 to 2026-07-31: 1 complete, 1 incomplete, 1 failed"
+    assert text[0] == "3 plans of 1 patients, 2026-07-24 to 2026-07-31: 1 complete, 1 failed, 1 incomplete"
+    assert _index(*reversed(lines), about=about).to_text().splitlines()[0] == text[0]
     assert text[2].split() == ["patient", "plan", "outcome", "here", "lacking", "MB", "moved"]
     assert text[3].split() == ["P-1", "1.2.3", "complete", "3", "4", "2.5", "3"]
     assert "  P-1  1.2.3: failed. no association" in text
