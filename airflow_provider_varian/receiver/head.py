@@ -46,6 +46,7 @@ _PIXEL_DATA: Final = 0x7FE00010
 
 SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
+MODALITY: Final = 0x00080060
 STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 
@@ -86,36 +87,38 @@ class _Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The UIDs at the head of a data set; ``None`` where it does not show one.
+    """The UIDs and the modality at the head of a data set; ``None`` where it does not show one.
 
     :param sop_class_uid: (0008,0016).
     :param sop_instance_uid: (0008,0018).
     :param study_instance_uid: (0020,000D).
     :param series_instance_uid: (0020,000E).
+    :param modality: (0008,0060).
     """
 
     sop_class_uid: str | None
     sop_instance_uid: str | None
     study_instance_uid: str | None
     series_instance_uid: str | None
+    modality: str | None = None
 
 
 def parse_head(data: Buffer, transfer_syntax_uid: str) -> Head:
-    """Read the UIDs of a data set from its first bytes, up to (0020,000E).
+    """Read the UIDs and the modality of a data set from its first bytes, up to (0020,000E).
 
     :param data: the beginning of the data set; it may end anywhere.
     :param transfer_syntax_uid: the transfer syntax that it came in.
     :raises DataSetError: when the bytes are no data set, or the transfer syntax is one that is
         never negotiated (deflated, big endian).
     """
-    wanted = dict.fromkeys((SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
+    wanted = dict.fromkeys((SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID))
     found: dict[int, str | None] = dict(wanted)
     try:
         for element in iter_elements(data, transfer_syntax_uid):
             if element.tag > SERIES_INSTANCE_UID:
                 break
             if element.tag in wanted:
-                found[element.tag] = _uid(data, element)
+                found[element.tag] = _text(data, element)
     except _EndsInside:
         pass  # a head is cut somewhere; what was read before stands
     return Head(
@@ -123,6 +126,7 @@ def parse_head(data: Buffer, transfer_syntax_uid: str) -> Head:
         sop_instance_uid=found[SOP_INSTANCE_UID],
         study_instance_uid=found[STUDY_INSTANCE_UID],
         series_instance_uid=found[SERIES_INSTANCE_UID],
+        modality=found[MODALITY],
     )
 
 
@@ -235,7 +239,7 @@ def _item_of_sequence(data: Readable, stack: list[_Frame], tag: int, length: int
     return value
 
 
-def _uid(data: Buffer, element: Element) -> str:
+def _text(data: Buffer, element: Element) -> str:
     # A UID has 64 characters at most; a longer value is cut so that it compares unequal, cheaply.
     raw = bytes(data[element.start : element.start + min(element.length, 128)])
     return raw.decode("ascii", "replace").rstrip("\0 ")
