@@ -7,6 +7,7 @@ of its own. How the peer is asked is the business of :mod:`.asking`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -79,6 +80,7 @@ class FindSession:
     :param on_query: is told of each query.
     :param patience: how long to wait until the peer may be called.
     :param verifies: also propose Verification, for :meth:`echo`.
+    :param log_level: at which each request is logged.
 
     Entering raises what :func:`~airflow_provider_varian.dimse.association.associate` raises.
     """
@@ -93,6 +95,7 @@ class FindSession:
         on_query: OnQuery | None = None,
         patience: Patience = TASK,
         verifies: bool = False,
+        log_level: int = logging.INFO,
     ) -> None:
         self.peer = peer
         self.profile = profile
@@ -103,11 +106,12 @@ class FindSession:
         self._association = LastingAssociation(
             peer, proposed, step=STEP, cancellation=cancellation, on_wait=on_wait, patience=patience
         )
+        self._log_level = log_level
         self._open: Asker | None = None
 
     def __enter__(self) -> Self:
         """Open the association."""
-        self._open = Asker(self._association.__enter__(), self.profile)
+        self._open = Asker(self._association.__enter__(), self.profile, log_level=self._log_level)
         return self
 
     def __exit__(

@@ -6,6 +6,7 @@ work with it, so all of a moment share one, put their requests one after the oth
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -65,7 +66,15 @@ def poll(
     """
     outcomes: list[_T | DicomError] = []
     begun = False
-    session = FindSession(peer, profile=profile, cancellation=cancellation, patience=patience, verifies=verifies)
+    session = FindSession(
+        peer,
+        profile=profile,
+        cancellation=cancellation,
+        patience=patience,
+        verifies=verifies,
+        # A thousand lines a minute would drown what else a triggerer logs.
+        log_level=logging.INFO if len(requests) == 1 else logging.DEBUG,
+    )
     try:
         with session:
             begun = True

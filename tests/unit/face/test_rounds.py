@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 
 import pytest
@@ -205,6 +206,23 @@ def test_with_the_last_who_leaves_what_runs_is_cancelled(asker):
     assert not asker.overlapped
 
 
+def test_a_round_that_waits_for_a_thread_is_dropped_with_the_last_who_leaves(asker, monkeypatch):
+    release, pool = threading.Event(), ThreadPoolExecutor(max_workers=1)
+    pool.submit(release.wait, 30)
+    monkeypatch.setattr(rounds_module, "shared_pool", lambda: pool)
+
+    async def scene():
+        task = asyncio.create_task(join("a", asker).answer())
+        await asyncio.sleep(0.05)  # it is in the pool's line by now
+        task.cancel()
+        await asyncio.wait([task])
+        release.set()
+        await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+    run(scene())
+    assert asker.rounds == []
+
+
 def test_the_end_of_the_loop_cancels_what_runs(asker):
     asker.may_answer.clear()
 
@@ -220,7 +238,9 @@ def test_the_end_of_the_loop_cancels_what_runs(asker):
 def test_nothing_runs_while_nobody_waits(asker):
     async def scene():
         await join("a", asker).answer()
-        join("b", asker, due=time.monotonic() + 3600).leave()
+        late = join("b", asker, due=time.monotonic() + 3600)
+        await asyncio.sleep(0.05)  # it sleeps by now
+        late.leave()
         await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
     run(scene())

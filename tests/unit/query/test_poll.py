@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -47,6 +48,14 @@ def test_all_requests_go_over_one_association(scripted):
     assert (round_.outcomes, round_.ended_by) == ((1, 1, 0), None)
     assert scripted.associations == 1
     assert [request.value("PatientID") for request in scripted.requests] == ["P1", "P2", "P3"]
+
+
+def test_many_requests_are_not_a_line_each_in_the_log(scripted, caplog):
+    caplog.set_level(logging.INFO, logger="airflow_provider_varian")
+    poll(scripted.peer(), found("P1"), profile=PLAIN)
+    assert caplog.text.count("C-FIND to") == 1
+    poll(scripted.peer(), found("P1", "P2"), profile=PLAIN)
+    assert caplog.text.count("C-FIND to") == 1
 
 
 def test_an_echo_and_an_empty_query_go_over_the_same_one(scripted):
