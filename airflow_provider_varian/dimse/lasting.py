@@ -86,9 +86,7 @@ class LastingAssociation:
         :raises CancelledError: cancelled while waiting.
         """
         pause_between(self.peer, self.cancellation)
-        if (until := quiet_hours.quiet_until(self.peer)) is not None:
-            if not self._patience.past_quiet_hours:
-                raise quiet_hours.error_of(self.peer, self._step, until)
+        if quiet_hours.quiet_until(self.peer) is not None:
             self._end(None, None, None)
             self._begin()
         return self.current

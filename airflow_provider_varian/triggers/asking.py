@@ -210,7 +210,8 @@ class ReceiverAsker:
             look = self._place.look()
         except DicomError as error:
             return [error] * len(questions)
-        return [self._answer(question, look) for question in questions]
+        answers = {question: self._answer(question, look) for question in set(questions)}
+        return [answers[question] for question in questions]
 
     def receiver(self) -> NamedReceiver:
         """Return the receiver.

@@ -112,7 +112,7 @@ class FindCriterion(Criterion):
         if answer.count < self.at_least:
             self.seen, self._digest, self._polls = f"{answer.count} of {self.at_least} answers", "", 0
             return None
-        self.seen = f"{answer.count} answers"
+        self.seen = _counted(answer.count, "answer")
         if not self.needs_all:
             # Others may have asked for more in the same round.
             return {"count": min(answer.count, self.at_least), "whole": answer.count == self.at_least and answer.whole}
@@ -123,7 +123,7 @@ class FindCriterion(Criterion):
         for_seconds = now - self._since
         if self._polls >= self.stable_polls and for_seconds >= self.stable_seconds:
             return {"count": answer.count, "whole": answer.whole}
-        self.seen = f"{answer.count} answers, the same in {self._polls} polls"
+        self.seen = f"{_counted(answer.count, 'answer')}, the same in {_counted(self._polls, 'poll')}"
         return None
 
     def state(self) -> dict[str, Any]:
@@ -167,10 +167,14 @@ class ReceivedCriterion(Criterion):
                 )
             return None
         if self.quiet_seconds and (answer.is_arriving or self.clock() - answer.newest < self.quiet_seconds):
-            self.seen = f"{answer.count} objects, and more coming"
+            self.seen = f"{_counted(answer.count, 'object')}, and not long ago the last"
             return None
-        self.seen = f"{answer.count} objects"
+        self.seen = _counted(answer.count, "object")
         return {"count": answer.count, "studies": answer.studies, "series": answer.series}
+
+
+def _counted(count: int, name: str) -> str:
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def _check(**counts: Any) -> None:

@@ -6,6 +6,7 @@ answers, and the errors that it has borne, are counted from zero.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -98,17 +99,20 @@ class DicomTrigger(BaseTrigger):
                 if not borne.bears(error):
                     yield _failed(error)
                     return
-                told = f"{error} ({borne.in_a_row} of {self.max_transient_failures} errors in a row that are borne)"
+                said = self._say(logging.WARNING, f"not yet: {error}", said)
             else:
                 borne.clear()
                 if facts is not None:
                     yield _event(status="success", message=criterion.seen, facts=facts)
                     return
-                told = f"not yet: {criterion.seen}"
-            if told != said:  # a day has many polls
-                self.log.info("%s", told)
-                said = told
+                said = self._say(logging.INFO, f"not yet: {criterion.seen}", said)
             due = next_due(self.poke_interval)
+
+    def _say(self, level: int, told: str, said: str) -> str:
+        """Log what is new: a day has many polls."""
+        if told != said:
+            self.log.log(level, "%s", told)
+        return told
 
     async def on_kill(self) -> None:
         """Leave the rounds: the task was marked or cleared. The peer is let go of with the last who waits for it."""

@@ -17,14 +17,17 @@ from support.quiet import QUIET, WITHIN, Clock
 from support.scripted_peer import PENDING, UNTIL_CANCELLED, ScriptedPeer, dataset
 
 from airflow_provider_varian.errors import (
+    AssociationBudgetError,
     CancelledError,
     OutOfResourcesError,
     PeerUnreachableError,
+    QuietHoursError,
     ReceiverUnavailableError,
     TransientDicomError,
 )
 from airflow_provider_varian.sensors.base import DicomSensor
 from airflow_provider_varian.sensors.dicom import DicomEchoSensor, DicomFindSensor, DicomReceivedSensor
+from airflow_provider_varian.triggers.criteria import Borne
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -272,6 +275,14 @@ def test_what_fails_for_good_is_skipped_where_the_task_says_so(scripted, clinic,
 def test_what_is_wrong_before_it_is_deferred_is_skipped_too(context):
     with pytest.raises(AirflowSkipException):
         find("nowhere", deferrable=True, soft_fail=True).execute(context())
+
+
+@pytest.mark.parametrize("error", [QuietHoursError("quiet"), AssociationBudgetError("others work")])
+def test_what_is_nobodys_fault_is_not_counted(error):
+    borne = Borne(1)
+    assert [borne.bears(error) for _ in range(5)] == [True] * 5
+    busy = PeerUnreachableError("gone")
+    assert [borne.bears(busy), borne.bears(error), borne.bears(busy)] == [True, True, False]
 
 
 def test_quiet_hours_are_no_answer_yet_and_no_error(scripted, connect, context, monkeypatch):

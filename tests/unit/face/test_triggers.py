@@ -19,7 +19,12 @@ from support.scripted_peer import PENDING, UNTIL_CANCELLED, ScriptedPeer, datase
 
 from airflow_provider_varian.errors import ConfigurationError, QueryError
 from airflow_provider_varian.triggers import sealing
-from airflow_provider_varian.triggers.dicom import DicomEchoTrigger, DicomFindTrigger, DicomReceivedTrigger
+from airflow_provider_varian.triggers.dicom import (
+    DicomEchoTrigger,
+    DicomFindTrigger,
+    DicomReceivedTrigger,
+    DicomTrigger,
+)
 from airflow_provider_varian.triggers.keys_text import keys_of, text_of
 
 NAME = "Sommer^Anna"
@@ -45,6 +50,14 @@ def clinic(scripted, connect):
 def find(conn, patient=PATIENT, **settings):
     settings = {"poke_interval": 0.2, "level": "STUDY", "keys": {"PatientID": patient}} | settings
     return DicomFindTrigger(dicom_conn_id=conn, **settings)
+
+
+@pytest.fixture
+def log(caplog, monkeypatch):
+    """What triggers log as well, which in Airflow goes another way."""
+    monkeypatch.setattr(DicomTrigger, "log", logging.getLogger("trigger"))
+    caplog.set_level(logging.DEBUG)
+    return caplog
 
 
 async def fired(trigger):
@@ -109,6 +122,8 @@ def test_a_trigger_is_made_again_from_what_airflow_keeps(trigger):
     again = getattr(importlib.import_module(module), name)(**kept)
     assert type(again) is type(trigger)
     assert again.serialize() == (path, kept)
+    given = {name: value for name, value in vars(trigger).items() if not name.startswith("_")}
+    assert {name: getattr(again, name) for name in given} == given  # none is left to its default
     assert all(isinstance(value, (str, int, float, bool)) for value in kept.values())  # 3.1 gives others back encoded
     if isinstance(trigger, DicomFindTrigger):
         assert keys_of(sealing.unseal(kept["keys"])) == {"PatientID": PATIENT}
@@ -285,13 +300,12 @@ def test_a_query_on_which_the_daemon_hangs_up_keeps_nobody_waiting_for_ever(scri
 # ------------------------------------------------------------------------------------------------------ what is told
 
 
-def test_an_event_has_counts_and_names_nobody(clinic, caplog):
-    caplog.set_level(logging.DEBUG)
+def test_an_event_has_counts_and_names_nobody(clinic, log):
     told = run(fired(find(clinic, keys={"PatientID": PATIENT, "PatientName": ""}, at_least=2)))
     assert told == {"status": "success", "message": "2 answers", "facts": {"count": 2, "whole": True}}
     forms = set(forms_of(PATIENT, NAME))
-    assert "C-FIND" in caplog.text
-    assert not found_in((json.dumps(told) + caplog.text).encode(), forms)
+    assert "C-FIND" in log.text
+    assert not found_in((json.dumps(told) + log.text).encode(), forms)
 
 
 def test_no_more_answers_are_asked_for_than_are_waited_for(scripted, clinic):
@@ -355,6 +369,25 @@ def test_transient_errors_are_borne_so_many_in_a_row_and_no_more(scripted, clini
     assert (told["status"], told["transient"]) == ("error", True)
     assert "0xA700" in told["message"]
     assert len(scripted.requests) == 6
+
+
+def test_the_log_says_what_is_new_and_what_to_do(scripted, clinic, log):
+    polls = iter([0, 0, 0, 1, 1, 2])
+
+    def script(request):
+        count = next(polls)
+        if not count:
+            yield 0xA700, None
+        for number in range(count):
+            yield PENDING, dataset(StudyInstanceUID=f"1.2.{number}", PatientID=PATIENT)
+
+    scripted.script = script
+    run(fired(find(clinic, at_least=2)))
+    told = [(each.levelname, each.getMessage()) for each in log.records if "not yet" in each.getMessage()]
+    (warned, error), (informed, seen) = told
+    assert (warned, informed, seen) == ("WARNING", "INFO", "not yet: 1 of 2 answers")
+    assert "0xA700" in error
+    assert error.count(". ") >= 1  # a hint follows
 
 
 def test_quiet_hours_cost_neither_an_association_nor_an_error(scripted, connect, monkeypatch):

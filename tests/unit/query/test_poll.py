@@ -6,10 +6,12 @@ import logging
 import threading
 
 import pytest
+from pynetdicom import AE
 from support.ports import free_port
 from support.quiet import QUIET, WITHIN, Clock
 from support.scripted_peer import PENDING, UNTIL_CANCELLED, dataset
 
+from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.turn import Patience, turn
@@ -17,6 +19,7 @@ from airflow_provider_varian.errors import (
     AssociationAbortedError,
     AssociationBudgetError,
     CancelledError,
+    ContextRejectedError,
     PeerFailureError,
     PeerUnreachableError,
     QueryError,
@@ -66,6 +69,21 @@ def test_an_echo_and_an_empty_query_go_over_the_same_one(scripted):
     round_ = poll(scripted.peer(), [asks, *found("P1")], profile=PLAIN, verifies=True)
     assert round_.outcomes == (None, 0)
     assert (scripted.associations, scripted.echoes, len(scripted.requests)) == (1, 1, 2)
+
+
+def test_a_peer_that_knows_no_queries_can_be_waited_for_all_the_same():
+    ae = AE("VMSDBD")
+    ae.add_supported_context(uids.VERIFICATION)
+    server = ae.start_server(("127.0.0.1", 0), block=False)
+    peer = Peer(host="127.0.0.1", port=server.server_address[1], called_ae_title="VMSDBD")
+    try:
+        echoed, asked = poll(
+            peer, [lambda session: session.echo(), *found("P1")], profile=PLAIN, verifies=True
+        ).outcomes
+    finally:
+        threading.Thread(target=server.shutdown, daemon=True).start()
+    assert echoed.seconds > 0
+    assert isinstance(asked, ContextRejectedError)
 
 
 def test_the_error_of_a_request_is_its_own(scripted):
