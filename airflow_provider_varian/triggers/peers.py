@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
 import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
+from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.hooks.dicom import DicomHook
 
 if TYPE_CHECKING:
@@ -33,5 +35,16 @@ async def peer_of(dicom_conn_id: str) -> Peer:
         # In a context of its own: what it logs is not the first trigger's.
         looking_up = loop.create_task(DicomHook(dicom_conn_id).apeer(), context=Context())
         known[dicom_conn_id] = time.monotonic(), looking_up
-    # Shielded: who is cancelled must not take the look-up from the others.
-    return await asyncio.shield(looking_up)
+        looking_up.add_done_callback(_retrieved)
+    try:
+        # Shielded: who is cancelled must not take the look-up from the others.
+        return await asyncio.shield(looking_up)
+    except DicomError as error:
+        # Each raises its own: one error may be that of a thousand, and would hold the traces of all.
+        raise copy.copy(error) from None
+
+
+def _retrieved(looking_up: asyncio.Task[Peer]) -> None:
+    """Look at an error that nobody may have waited for: they were all cancelled."""
+    if not looking_up.cancelled():
+        looking_up.exception()

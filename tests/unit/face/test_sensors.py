@@ -393,6 +393,7 @@ def test_fifty_triggers_look_at_a_spool_once_a_round(spool, monkeypatch):
         return look(self)
 
     monkeypatch.setattr(SpoolLook, "look", counted)
+    monkeypatch.setattr("airflow_provider_varian.triggers.dicom.next_due", lambda interval: 0.0)  # all at once
     put(spool, 1)
 
     async def scene():
