@@ -334,7 +334,7 @@ def test_a_slow_peer_and_a_dead_one_delay_no_other(scripted, clinic, connect):
         slow.stop()
 
 
-def test_a_query_on_which_the_daemon_hangs_up_keeps_nobody_waiting_for_ever(scripted, clinic):
+def test_a_query_on_which_the_daemon_hangs_up_keeps_nobody_waiting_for_ever(scripted, clinic, together):
     def script(request):
         if request.value("PatientID") == "BAD":
             scripted.abort_all()
@@ -345,7 +345,8 @@ def test_a_query_on_which_the_daemon_hangs_up_keeps_nobody_waiting_for_ever(scri
     async def scene():
         bad = asyncio.create_task(fired(find(clinic, "BAD", max_transient_failures=2)))
         await asyncio.sleep(0)
-        good = [asyncio.create_task(fired(find(clinic, f"P{number}"))) for number in range(5)]
+        # The first time they are behind it, and never again.
+        good = [asyncio.create_task(fired(find(clinic, f"P{number}", max_transient_failures=1))) for number in range(5)]
         return await asyncio.gather(bad, *good)
 
     bad, *good = run(scene())
@@ -362,6 +363,18 @@ def test_an_event_has_counts_and_names_nobody(clinic, log):
     forms = set(forms_of(PATIENT, NAME))
     assert "C-FIND" in log.text
     assert not found_in((json.dumps(told) + log.text).encode(), forms)
+
+
+def test_fewer_answers_than_are_waited_for_are_not_enough(scripted, clinic):
+    polls = iter([1, 1, 2])
+
+    def script(request):
+        for number in range(next(polls)):
+            yield PENDING, dataset(StudyInstanceUID=f"1.2.{number}", PatientID=PATIENT)
+
+    scripted.script = script
+    assert run(fired(find(clinic, at_least=2)))["facts"] == {"count": 2, "whole": True}
+    assert len(scripted.requests) == 3
 
 
 def test_no_more_answers_are_asked_for_than_are_waited_for(scripted, clinic):
