@@ -94,11 +94,9 @@ async def until(condition):
 
 
 def dicom_threads():
-    """What runs for an association: pynetdicom's threads, and ours that stop them."""
-    names = ("dicom-cancellation", "dicom-stop", "AcceptorThread", "Thread")
-    return {
-        thread for thread in threading.enumerate() if thread.name.startswith(names) or "Association" in repr(thread)
-    }
+    """What runs for an association: pynetdicom's threads at either end, and ours that stop them; no pool's."""
+    names = ("dicom-cancellation", "dicom-stop", "AcceptorThread", "RequestorThread", "Thread-")
+    return {thread for thread in threading.enumerate() if thread.name.startswith(names)}
 
 
 # -------------------------------------------------------------------------------------------------- what Airflow keeps
