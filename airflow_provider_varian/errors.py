@@ -6,6 +6,7 @@
     ├── TransientDicomError                 worth a retry
     │   ├── PeerUnreachableError            no TCP connection, or no TLS handshake
     │   ├── AssociationBudgetError          our own budget of associations with the peer was used up
+    │   ├── QuietHoursError                 quiet hours of the connection, and whoever asks does not wait for their end
     │   ├── TransientRejectionError         association rejected for now (PS3.8 9.3.4)
     │   ├── AssociationAbortedError         the peer, or the network, ended the association
     │   ├── PeerTimeoutError                no answer in time
@@ -102,6 +103,10 @@ class PeerUnreachableError(TransientDicomError):
 
 class AssociationBudgetError(TransientDicomError):
     """All associations that the connection's ``max_associations`` allows were in use for too long."""
+
+
+class QuietHoursError(TransientDicomError):
+    """It is quiet time of the connection, and whoever asks does not wait for its end; the peer was not called."""
 
 
 class TransientRejectionError(TransientDicomError):

@@ -49,6 +49,12 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "sensors": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_varian.sensors.dicom"]},
+        ],
+        "triggers": [
+            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_varian.triggers.dicom"]},
+        ],
         "connection-types": [
             {
                 "connection-type": connection_fields.CONNECTION_TYPE,

@@ -13,8 +13,9 @@ from typing import Final
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")
 _LOOK_SECONDS: Final = 0.02
-#: The state of a TCP socket.
+#: The states of a TCP socket.
 _LISTEN: Final = "0A"
+_ESTABLISHED: Final = "01"
 #: Held by a thread that looks, so that a process is never forked with one in the middle of something.
 _looking: Final = threading.Lock()
 os.register_at_fork(before=_looking.acquire, after_in_parent=_looking.release, after_in_child=_looking.release)
@@ -94,6 +95,22 @@ def listens(process: int, port: int) -> bool:
 def resident_mb(process: int) -> float:
     """Return the largest resident memory of a process so far, MB."""
     return _megabytes(process, "VmHWM")
+
+
+def resident_now_mb(process: int) -> float:
+    """Return the resident memory of a process, MB."""
+    return _megabytes(process, "VmRSS")
+
+
+def connections_to(port: int) -> int:
+    """Return how many connections stand that were made to a TCP port of this machine."""
+    count = 0
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+                fields = line.split()
+                count += fields[3] == _ESTABLISHED and int(fields[2].rpartition(":")[2], 16) == port
+    return count
 
 
 def _own_cpu_seconds(process: int) -> float:

@@ -13,7 +13,7 @@ from airflow_provider_varian.dimse import quiet_hours
 from airflow_provider_varian.dimse.association import PeerAssociation, associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.dimse.turn import pause_between
+from airflow_provider_varian.dimse.turn import TASK, Patience, pause_between
 
 
 def may_go_on(association: PeerAssociation) -> bool:
@@ -35,6 +35,7 @@ class LastingAssociation:
     :param step: what it is for: errors say it.
     :param cancellation: ends the association, and each wait, from outside.
     :param on_wait: called with the seconds that were waited before an association was opened.
+    :param patience: how long to wait until the peer may be called.
 
     Entering, and :meth:`next`, raise what :func:`~airflow_provider_varian.dimse.association.associate` raises.
     """
@@ -47,12 +48,14 @@ class LastingAssociation:
         step: str,
         cancellation: Cancellation | None = None,
         on_wait: Callable[[float], None] | None = None,
+        patience: Patience = TASK,
     ) -> None:
         self.peer = peer
         self.cancellation = cancellation or Cancellation()
         self._contexts = contexts
         self._step = step
         self._on_wait = on_wait
+        self._patience = patience
         self._open: AbstractContextManager[PeerAssociation] | None = None
         self._current: PeerAssociation | None = None
 
@@ -79,6 +82,7 @@ class LastingAssociation:
 
         In quiet hours it is released, and another one opened once they are over.
 
+        :raises QuietHoursError: their end is not waited for.
         :raises CancelledError: cancelled while waiting.
         """
         pause_between(self.peer, self.cancellation)
@@ -89,7 +93,12 @@ class LastingAssociation:
 
     def _begin(self) -> None:
         opening = associate(
-            self.peer, self._contexts, step=self._step, cancellation=self.cancellation, on_wait=self._on_wait
+            self.peer,
+            self._contexts,
+            step=self._step,
+            cancellation=self.cancellation,
+            on_wait=self._on_wait,
+            patience=self._patience,
         )
         self._current = opening.__enter__()
         self._open = opening

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
-from airflow_provider_varian.errors import ConfigurationError
+from airflow_provider_varian.errors import ConfigurationError, QuietHoursError
 
 if TYPE_CHECKING:
     from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -98,6 +98,21 @@ def note_of(until: datetime) -> str:
     return (
         f"It is quiet time of this connection until {in_words(until)}: tasks wait for its end, and the peer may be "
         "down on purpose"
+    )
+
+
+def error_of(peer: Peer, step: str, until: datetime) -> QuietHoursError:
+    """Return the error for somebody who asks again later instead of waiting.
+
+    :param peer: who is to be left alone.
+    :param step: what it would have been called for.
+    :param until: see :func:`quiet_until`.
+    """
+    return QuietHoursError(
+        f"it is quiet time of this connection until {in_words(until)}",
+        peer=peer.name,
+        step=step,
+        hint="Nothing is to be done: the peer is called again afterwards",
     )
 
 

@@ -35,10 +35,12 @@ class Patience:
     :param slot_seconds: for an association of its budget; ``None``: for as long as a retrieval of the same peer may
         hold one (``retrieve_deadline``), and for ten minutes at least.
     :param waits: for the end of quiet hours, and for the pause between requests; else neither is looked at.
+    :param past_quiet_hours: whether their end is waited for; else :class:`QuietHoursError` is raised, at once.
     """
 
     slot_seconds: float | None = None
     waits: bool = True
+    past_quiet_hours: bool = True
 
     def seconds_for(self, peer: Peer) -> float:
         """Return how long to wait for an association of a peer."""
@@ -49,6 +51,8 @@ class Patience:
 TASK: Final = Patience()
 #: Somebody looks on and wants to know whether the peer answers now.
 BY_HAND: Final = Patience(slot_seconds=5.0, waits=False)
+#: Asks again in a minute or so: whoever works with the peer now goes first, and nobody sits out its quiet hours.
+POLL: Final = Patience(slot_seconds=10.0, past_quiet_hours=False)
 
 
 @contextmanager
@@ -69,6 +73,7 @@ def turn(
     :param on_wait: called with the seconds waited, before the block runs or an error is raised.
     :raises AssociationBudgetError: no association of the budget came free.
     :raises ConfigurationError: this thread holds them all itself.
+    :raises QuietHoursError: it is quiet time, and ``patience`` does not wait for its end.
     :raises CancelledError: cancelled while waiting.
     """
     began = time.monotonic()
@@ -117,7 +122,9 @@ def _slot(peer: Peer, step: str, cancellation: Cancellation, patience: Patience)
         pause_between(peer, cancellation)
     try:
         while True:
-            if patience.waits and quiet_hours.quiet_until(peer) is not None:
+            if patience.waits and (until := quiet_hours.quiet_until(peer)) is not None:
+                if not patience.past_quiet_hours:
+                    raise quiet_hours.error_of(peer, step, until)
                 # While nobody is to call there is no line either, and the wait for a slot begins anew.
                 line.leave()
                 quiet_hours.wait_past(peer, cancellation)

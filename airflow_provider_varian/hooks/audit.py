@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.hooks import settings
@@ -25,10 +25,11 @@ _TLS_OPTIONS: Final = ("audit_ca", "audit_certificate", "audit_private_key")
 
 
 @contextmanager
-def work_trail(peer: Peer) -> Iterator[WorkTrail | None]:
+def work_trail(peer: Peer, by: Requestor | None = None) -> Iterator[WorkTrail | None]:
     """Open the trail that is configured, for one piece of work; ``None`` when none is.
 
     :param peer: with whom the work is done.
+    :param by: who has it done; ``None``: see :func:`requestor`.
     :raises ConfigurationError: when the trail cannot be used as it is configured.
     """
     where = settings.option("audit")
@@ -41,18 +42,19 @@ def work_trail(peer: Peer) -> Iterator[WorkTrail | None]:
 
     sink = WaitingSink(_sink(where), settings.spool_root() / WAITING_FOLDER)
     try:
-        yield WorkTrail(sink, requestor(), us=Us(ae_titles=(peer.calling_ae_title,)))
+        yield WorkTrail(sink, by or requestor(), us=Us(ae_titles=(peer.calling_ae_title,)))
     finally:
         sink.close()
 
 
-def asking(peer: Peer) -> OnQuery | None:
+def asking(peer: Peer, by: Requestor | None = None) -> OnQuery | None:
     """Return what tells the trail of queries, each once; ``None`` when there is no trail.
 
     :param peer: who is asked.
+    :param by: who asks; ``None``: see :func:`requestor`.
     :raises ConfigurationError: at once, when the trail cannot be used as it is configured.
     """
-    with work_trail(peer) as trail:
+    with work_trail(peer, by) as trail:
         if trail is None:
             return None
     told: set[tuple[str, Query]] = set()
@@ -63,7 +65,7 @@ def asking(peer: Peer) -> OnQuery | None:
         # Opened for each: a selection is asked again long after it was made.
         if (asked.name, query) not in told:
             told.add((asked.name, query))
-            with work_trail(asked) as trail:
+            with work_trail(asked, by) as trail:
                 Asking(trail)(asked, query)
 
     return tell
@@ -73,23 +75,31 @@ def requestor() -> Requestor:
     """Return who has this done: the task that runs in this process and its DAG run, else the user of the system."""
     from airflow.providers.common.compat.sdk import get_current_context
 
-    from airflow_provider_varian.retrieval.trail_messages import Requestor, system_user
-
     try:
         context = get_current_context()
     except RuntimeError:
+        return requestor_of(None)
+    # Empty for a run that the scheduler began.
+    user_name = str(getattr(context.get("dag_run"), "triggering_user_name", None) or "")
+    return requestor_of(context["ti"], user_name=user_name)
+
+
+def requestor_of(instance: Any, *, user_name: str = "") -> Requestor:
+    """Return a task instance as the trail names it; what has none is done for the user of the system.
+
+    :param instance: of a task, also of a deferred one in the triggerer; or ``None``.
+    :param user_name: who began the run.
+    """
+    from airflow_provider_varian.retrieval.trail_messages import Requestor, system_user
+
+    if instance is None:
         return Requestor(user_id=system_user())
-    instance, run = context["ti"], context.get("dag_run")
     parts = {"dag_id": instance.dag_id, "run_id": instance.run_id, "task_id": instance.task_id}
     if instance.map_index is not None and instance.map_index >= 0:
         parts["map_index"] = str(instance.map_index)
     if number := getattr(instance, "try_number", None):
         parts["try_number"] = str(number)
-    return Requestor(
-        user_id=", ".join(f"{name}={value}" for name, value in parts.items()),
-        # Empty for a run that the scheduler began.
-        user_name=str(getattr(run, "triggering_user_name", None) or ""),
-    )
+    return Requestor(user_id=", ".join(f"{name}={value}" for name, value in parts.items()), user_name=user_name)
 
 
 def _sink(where: str) -> AuditSink:

@@ -188,17 +188,23 @@ class DicomHook(TransferVerbs, BaseHook):
         """:meth:`find`, for triggers and asynchronous tasks."""
         return await self._in_thread(partial(self.find, level, keys, limit=limit, undecided=undecided))
 
-    async def _in_thread(self, verb: Callable[..., _Result]) -> _Result:
-        from airflow_provider_varian.hooks.worker_threads import in_thread
+    async def apeer(self) -> Peer:
+        """:attr:`peer`, for triggers: a synchronous look-up would block the triggerer's loop.
 
+        :raises ConfigurationError: when there is no such connection, or a field of it is wrong.
+        """
         if "peer" not in self.__dict__:
-            # A synchronous look-up would block the triggerer's loop.
             try:
                 connection = await self.aget_connection(self.dicom_conn_id)
             except AirflowNotFoundException as error:
                 raise self._no_connection() from error
             self.__dict__["peer"] = self._peer_of(connection)
-        return await in_thread(self.peer, verb)
+        return self.peer
+
+    async def _in_thread(self, verb: Callable[..., _Result]) -> _Result:
+        from airflow_provider_varian.hooks.worker_threads import in_thread
+
+        return await in_thread(await self.apeer(), verb)
 
     def _query(self, level: Level | str, keys: Mapping[str, Any]) -> Query:
         from airflow_provider_varian.query.query import Query

@@ -35,18 +35,10 @@ def failing_fast() -> Iterator[None]:
         raise AirflowFailException(str(error)) from error
 
 
-class DicomOperator(BaseOperator):
-    """Base of the DICOM operators; subclasses implement :meth:`run_dicom`.
+class PeerTask:
+    """What each task that talks to a peer has, operator or sensor: the hook, and the kill switch."""
 
-    :param dicom_conn_id: the connection (templated).
-    """
-
-    template_fields: Sequence[str] = ("dicom_conn_id",)
-    ui_color = "#dbe9f4"
-
-    def __init__(self, *, dicom_conn_id: str = DicomHook.default_conn_name, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.dicom_conn_id = dicom_conn_id
+    dicom_conn_id: str
 
     @cached_property
     def hook(self) -> DicomHook:
@@ -59,6 +51,24 @@ class DicomOperator(BaseOperator):
         from airflow_provider_varian.dimse.cancellation import Cancellation
 
         return Cancellation()
+
+    def on_kill(self) -> None:
+        """Cancel the running request (C-CANCEL, then abort) without waiting for it."""
+        self.cancellation.cancel()
+
+
+class DicomOperator(PeerTask, BaseOperator):
+    """Base of the DICOM operators; subclasses implement :meth:`run_dicom`.
+
+    :param dicom_conn_id: the connection (templated).
+    """
+
+    template_fields: Sequence[str] = ("dicom_conn_id",)
+    ui_color = "#dbe9f4"
+
+    def __init__(self, *, dicom_conn_id: str = DicomHook.default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.dicom_conn_id = dicom_conn_id
 
     def execute(self, context: Context) -> Any:
         """Run the operator; what can not get better by a retry fails at once."""
@@ -73,7 +83,3 @@ class DicomOperator(BaseOperator):
         :param context: Airflow's context.
         """
         raise NotImplementedError
-
-    def on_kill(self) -> None:
-        """Cancel the running request (C-CANCEL, then abort) without waiting for it."""
-        self.cancellation.cancel()

@@ -59,10 +59,12 @@ class Asker:
 
     :param association: an open association with contexts for C-FIND.
     :param profile: the peer's habits.
+    :param log_level: at which each request is logged.
     """
 
-    def __init__(self, association: LastingAssociation, profile: Profile) -> None:
+    def __init__(self, association: LastingAssociation, profile: Profile, *, log_level: int = logging.INFO) -> None:
         self.association = association
+        self._log_level = log_level
         self.peer = association.peer
         self.profile = profile
         #: Python's encodings for answers that name no character set.
@@ -172,7 +174,7 @@ class Asker:
     def _sent(self, query: Query, model: InformationModel, unsent: frozenset[str]) -> Iterator[FindMatch]:
         """Send one request, when the peer may be asked, and count its matches."""
         association = self.association.next()
-        log.info("C-FIND to %s: %s", self.peer.name, query.keyword_summary())
+        log.log(self._log_level, "C-FIND to %s: %s", self.peer.name, query.keyword_summary())
         identifier = query.identifier(unsent=unsent | self.profile.unreliable_matching_keys)
         count = 0
         try:

@@ -7,6 +7,7 @@ of its own. How the peer is asked is the business of :mod:`.asking`.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,14 +16,17 @@ from typing import Any, Literal, Self
 from airflow_provider_varian.dimse import contexts
 from airflow_provider_varian.dimse.answers import Answered
 from airflow_provider_varian.dimse.association import Negotiated
+from airflow_provider_varian.dimse.available import ask_for_nothing
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.echo import EchoResult, echo
 from airflow_provider_varian.dimse.lasting import LastingAssociation
 from airflow_provider_varian.dimse.peer import Peer
+from airflow_provider_varian.dimse.turn import TASK, Patience
 from airflow_provider_varian.errors import CancelledError, PermanentDicomError, QueryError, UndecidedMatchError
 from airflow_provider_varian.query.answers import AnswerReader
 from airflow_provider_varian.query.asking import STEP, Asker, ending, unique_value
 from airflow_provider_varian.query.level import Level
-from airflow_provider_varian.query.model import AT_IMAGE_LEVEL, InformationModel
+from airflow_provider_varian.query.model import AT_IMAGE_LEVEL, InformationModel, model_for
 from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.query.query import Key, Query, unique_key
 from airflow_provider_varian.query.verdict import Verdict, any_of
@@ -74,6 +78,9 @@ class FindSession:
     :param cancellation: stops it from outside.
     :param on_wait: called with the seconds that were waited before an association was opened.
     :param on_query: is told of each query.
+    :param patience: how long to wait until the peer may be called.
+    :param verifies: also propose Verification, for :meth:`echo`.
+    :param log_level: at which each request is logged.
 
     Entering raises what :func:`~airflow_provider_varian.dimse.association.associate` raises.
     """
@@ -86,17 +93,25 @@ class FindSession:
         cancellation: Cancellation | None = None,
         on_wait: Callable[[float], None] | None = None,
         on_query: OnQuery | None = None,
+        patience: Patience = TASK,
+        verifies: bool = False,
+        log_level: int = logging.INFO,
     ) -> None:
         self.peer = peer
         self.profile = profile
         self._on_query = on_query
         proposed = [cx for model in InformationModel for cx in contexts.find(model.find_uid)]
-        self._association = LastingAssociation(peer, proposed, step=STEP, cancellation=cancellation, on_wait=on_wait)
+        if verifies:
+            proposed += contexts.verification()
+        self._association = LastingAssociation(
+            peer, proposed, step=STEP, cancellation=cancellation, on_wait=on_wait, patience=patience
+        )
+        self._log_level = log_level
         self._open: Asker | None = None
 
     def __enter__(self) -> Self:
         """Open the association."""
-        self._open = Asker(self._association.__enter__(), self.profile)
+        self._open = Asker(self._association.__enter__(), self.profile, log_level=self._log_level)
         return self
 
     def __exit__(
@@ -119,6 +134,21 @@ class FindSession:
     def negotiated(self) -> Negotiated:
         """What the peer said when it accepted the association."""
         return self._asker.association.current.negotiated
+
+    def echo(self) -> EchoResult:
+        """Send a C-ECHO over the same association; Verification has to be proposed.
+
+        :raises DicomError: when the answer is not success, or does not come.
+        """
+        return echo(self._association.next())
+
+    def ask_for_nothing(self) -> None:
+        """Put a C-FIND that finds nobody: a peer whose database is down answers a C-ECHO all the same (semantics 4).
+
+        :raises DicomError: when it is not answered.
+        """
+        model = model_for(Level.STUDY, self.peer.information_model)
+        ask_for_nothing(self._association.next(), model.find_uid)
 
     def find(self, query: Query, *, limit: int | None = None, undecided: OnUndecided = "error") -> FindResult:
         """Ask and return all matches.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import functools
 import struct
 from dataclasses import dataclass
-from typing import Final
+from typing import IO, Final
 
 from airflow_provider_varian.dimse.sink import StoreRequest
-from airflow_provider_varian.receiver.head import Buffer, DataSetError, iter_elements
+from airflow_provider_varian.receiver.head import HEAD_BYTES, Buffer, DataSetError, Head, iter_elements, parse_head
 from airflow_provider_varian.uids import (
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLEMENTATION_CLASS_UID,
@@ -26,6 +26,8 @@ _GROUP_LENGTH: Final = struct.Struct("<HH2sHI")
 _HEADER_BYTES: Final = 128 + 4 + _GROUP_LENGTH.size
 #: More than the group can hold with values of legal length, many times over.
 _MAX_GROUP_BYTES: Final = 65536
+#: A receipt is shorter than this.
+META_BYTES: Final = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +114,17 @@ def read_file_meta(data: Buffer) -> FileMeta:
         receiving_ae_title=_text(values, 0x0018),
         data_set_offset=end,
     )
+
+
+def read_front(file: IO[bytes]) -> tuple[FileMeta, Head]:
+    """Read from the start of a file who sent it and what it says that it is.
+
+    :param file: open, at its start.
+    :raises DataSetError: when it has no receipt, or holds no data set.
+    """
+    data = file.read(META_BYTES + HEAD_BYTES)
+    meta = read_file_meta(data)
+    return meta, parse_head(data[meta.data_set_offset :], meta.transfer_syntax_uid)
 
 
 def _element(number: int, vr: bytes, value: str) -> bytes:

@@ -46,6 +46,7 @@ _PIXEL_DATA: Final = 0x7FE00010
 
 SOP_CLASS_UID: Final = 0x00080016
 SOP_INSTANCE_UID: Final = 0x00080018
+MODALITY: Final = 0x00080060
 STUDY_INSTANCE_UID: Final = 0x0020000D
 SERIES_INSTANCE_UID: Final = 0x0020000E
 
@@ -57,7 +58,7 @@ _SHORT_VRS: Final = frozenset(
 UNREADABLE_TRANSFER_SYNTAXES: Final = frozenset({DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN, EXPLICIT_VR_BIG_ENDIAN})
 
 #: What :class:`Head` tells.
-_UIDS: Final = (SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
+_WANTED: Final = (SOP_CLASS_UID, SOP_INSTANCE_UID, MODALITY, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID)
 #: The group of items and delimiters, which have no VR in either encoding.
 _DELIMITERS: Final = 0xFFFE
 
@@ -96,22 +97,24 @@ class _Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """The UIDs at the head of a data set; ``None`` where it does not show one.
+    """The UIDs and the modality at the head of a data set; ``None`` where it does not show one.
 
     :param sop_class_uid: (0008,0016).
     :param sop_instance_uid: (0008,0018).
     :param study_instance_uid: (0020,000D).
     :param series_instance_uid: (0020,000E).
+    :param modality: (0008,0060).
     """
 
     sop_class_uid: str | None
     sop_instance_uid: str | None
     study_instance_uid: str | None
     series_instance_uid: str | None
+    modality: str | None = None
 
 
 def parse_head(data: Buffer, transfer_syntax_uid: str) -> Head:
-    """Read the UIDs of a data set from its first bytes, up to (0020,000E).
+    """Read the UIDs and the modality of a data set from its first bytes, up to (0020,000E).
 
     :param data: the beginning of the data set; it may end anywhere.
     :param transfer_syntax_uid: the transfer syntax that it came in.
@@ -135,7 +138,7 @@ def _head(data: Buffer, transfer_syntax_uid: str) -> tuple[Head, bool]:
     """Return the UIDs of a head, and whether it was read to its end, and not to that of the bytes."""
     explicit = _is_explicit(transfer_syntax_uid)
     plain = _SHORT_HEAD.unpack_from if explicit else _IMPLICIT_HEAD.unpack_from
-    found: dict[int, str | None] = dict.fromkeys(_UIDS)
+    found: dict[int, str | None] = dict.fromkeys(_WANTED)
     position, end, is_whole = 0, len(data), False
     try:
         while position < end:
@@ -152,7 +155,7 @@ def _head(data: Buffer, transfer_syntax_uid: str) -> tuple[Head, bool]:
                 is_whole = True
                 break
             if tag in found:
-                found[tag] = _uid(data, value, length)
+                found[tag] = _text(data, value, length)
     except _EndsInside:
         pass  # a head is cut somewhere; what was read before stands
     head = Head(
@@ -160,6 +163,7 @@ def _head(data: Buffer, transfer_syntax_uid: str) -> tuple[Head, bool]:
         sop_instance_uid=found[SOP_INSTANCE_UID],
         study_instance_uid=found[STUDY_INSTANCE_UID],
         series_instance_uid=found[SERIES_INSTANCE_UID],
+        modality=found[MODALITY],
     )
     return head, is_whole
 
@@ -282,6 +286,6 @@ def _item_of_sequence(data: Readable, stack: list[_Frame], tag: int, length: int
     return value
 
 
-def _uid(data: Buffer, start: int, length: int) -> str:
+def _text(data: Buffer, start: int, length: int) -> str:
     # A UID has 64 characters at most; a longer value is cut so that it compares unequal, cheaply.
     return str(data[start : start + min(length, 128)], "ascii", "replace").rstrip("\0 ")

@@ -112,11 +112,14 @@ class Spool:
 
         What has no receipt yet, or is gone by now, is left out.
         """
-        with self.usable():
-            fragments = [path for name in self._writers.standing() for path in self._writers.fragments(name)]
-        for path in fragments:
+        for path in self.fragments():
             with contextlib.suppress(DataSetError, OSError):
                 yield receipt_of(path)
+
+    def fragments(self) -> list[Path]:
+        """Return the files that standing writers have begun and not ended."""
+        with self.usable():
+            return [path for name in self._writers.standing() for path in self._writers.fragments(name)]
 
     def free_bytes(self) -> int:
         """Return how much this process may still write to the spool's file system.

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from airflow_provider_varian.errors import ReceiverUnavailableError
-from airflow_provider_varian.receiver.file_meta import read_file_meta
-from airflow_provider_varian.receiver.head import HEAD_BYTES, DataSetError, parse_head
+from airflow_provider_varian.receiver.file_meta import read_front
+from airflow_provider_varian.receiver.head import DataSetError
 from airflow_provider_varian.receiver.rounds import Rounds
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spooled import SpooledObject
@@ -264,9 +264,7 @@ def _read(item: SpooledObject) -> tuple[str, str]:
     """Return SOP class and study of an object; what its file does not say is empty."""
     try:
         with item.path.open("rb") as file:
-            data = file.read(HEAD_BYTES)
-        meta = read_file_meta(data)
-        head = parse_head(data[meta.data_set_offset :], meta.transfer_syntax_uid)
+            meta, head = read_front(file)
     except DataSetError:
         return "", ""
     return meta.sop_class_uid, head.study_instance_uid or ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -12,8 +11,9 @@ from typing import Final
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import ConfigurationError, ReceiverUnavailableError
-from airflow_provider_varian.receiver.file_meta import read_file_meta
-from airflow_provider_varian.receiver.head import HEAD_BYTES, DataSetError, Head, parse_head
+from airflow_provider_varian.receiver.file_meta import read_front
+from airflow_provider_varian.receiver.head import DataSetError, Head
+from airflow_provider_varian.receiver.listed import ListedFolders
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.addressee import was_sent_to
@@ -23,10 +23,6 @@ from airflow_provider_varian.uids import CHANGING_STORAGE
 #: How long a receiver that is not there is waited for: it may be starting again.
 _START_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.05
-#: A folder whose time is older than this, at the time of a look, changes it with its next change.
-_TICK_SECONDS: Final = 1.0
-#: A receipt is shorter than this.
-_META_BYTES: Final = 4096
 
 
 class SpoolPlace:
@@ -66,8 +62,7 @@ class SpoolPlace:
         self._owner = owner
         self._wait_seconds = min(wait_seconds, _START_SECONDS)
         self._cancellation = cancellation
-        #: What each folder held, and at which of its times that is certain.
-        self._listed: dict[Path, tuple[int, list[SpooledObject]]] = {}
+        self._listed = ListedFolders(spool)
         #: What each object says that it is, as far as it was sent to us.
         self._heads: dict[str, Head | None] = {}
 
@@ -100,7 +95,7 @@ class SpoolPlace:
         """Look; of series and studies that are asked for as a whole what nobody listed is found too."""
         shards = self._spool.new.iterdir() if whole else {self._spool.shard(uid) for uid in uids}
         free: dict[str, bool] = {}
-        for item in [item for shard in shards for item in self._items(shard)]:
+        for item in [item for shard in shards for item in self._listed.objects_in(shard)]:
             is_expected = item.sop_instance_uid in uids
             if item.owner == self._owner or not (is_expected or whole):
                 continue
@@ -129,19 +124,6 @@ class SpoolPlace:
     def resume(self) -> None:
         """Nothing is left to do: a claim is one rename."""
 
-    def _items(self, shard: Path) -> list[SpooledObject]:
-        """List a folder, unless it is certain that it has not changed."""
-        with self._spool.usable():
-            now = time.time_ns()
-            changed = os.stat(shard).st_mtime_ns
-            if (before := self._listed.get(shard)) is not None and before[0] == changed:
-                return before[1]
-            items = list(self._spool.objects_in(shard))
-        # Two changes within one tick of the clock leave one time.
-        if changed + _TICK_SECONDS * 1e9 < now:
-            self._listed[shard] = changed, items
-        return items
-
     def _copy(self, item: SpooledObject) -> Copy | None:
         name = item.path.name
         if name not in self._heads:
@@ -161,10 +143,7 @@ class SpoolPlace:
         """Read what an object says that it is; ``None`` when it does not, was not sent to us, or is gone."""
         try:
             with path.open("rb") as file:
-                data = file.read(_META_BYTES + HEAD_BYTES)
-            meta = read_file_meta(data)
-            if not was_sent_to(self._peer, meta):
-                return None
-            return parse_head(data[meta.data_set_offset :], meta.transfer_syntax_uid)
+                meta, head = read_front(file)
         except (DataSetError, OSError):
             return None
+        return head if was_sent_to(self._peer, meta) else None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from benchmarks import __main__ as driver
@@ -67,3 +70,17 @@ def test_what_makes_no_sense_is_refused(options):
     with pytest.raises(SystemExit) as refused:
         main(options)
     assert refused.value.code == 2
+
+
+@pytest.mark.slow
+def test_a_run_of_the_waiting(tmp_path):
+    """Few triggers in Airflow's runner, for a moment: that it runs, and what it counts."""
+    options = ["--triggers", "5", "--interval", "2", "--intervals", "2", "--only", "nothing,finds"]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.waiting", *options], capture_output=True, text=True, timeout=300, check=True
+    )
+    nothing, finds = ([cell.strip() for cell in row.split("|")[2:-1]] for row in done.stdout.splitlines()[-2:])
+    assert nothing[3:] == ["0", "0", "0"]
+    queries, associations, at_once = map(int, finds[3:])
+    assert (queries, at_once) == (5 * associations, 1)
+    assert associations >= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import importlib.metadata
 import json
@@ -117,6 +118,7 @@ def bare_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[st
         "AIRFLOW_HOME": str(root),
         "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(os.urandom(32)).decode(),
         "AIRFLOW__CORE__SENSITIVE_VAR_CONN_NAMES": "patientid,patientname",
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}?timeout={_LOCK_SECONDS}",
         "AIRFLOW__VARIAN__STORAGE_ROOT": str(root / "storage"),

@@ -1,4 +1,4 @@
-"""A real C-FIND SCP on loopback whose answers a test writes."""
+"""A real SCP of C-FIND and C-ECHO on loopback whose answers a test writes."""
 
 from __future__ import annotations
 
@@ -59,25 +59,42 @@ class ScriptedPeer:
         self.cancelled = threading.Event()
         self.aborted = threading.Event()
         self.associations = 0
+        self.echoes = 0
+        #: How many associations are open, and were at most.
+        self.open: set[int] = set()
+        self.most_open = 0
         self.script: Callable[[Request], Answers] = lambda request: ()
         ae = AE(ae_title="VMSDBD")
         for uid in (uids.STUDY_ROOT_FIND, uids.PATIENT_ROOT_FIND):
             ae.add_supported_context(uid, [uids.IMPLICIT_VR_LITTLE_ENDIAN])
+        ae.add_supported_context(uids.VERIFICATION)
         handlers: list[Any] = [
             (evt.EVT_C_FIND, self._on_find),
+            (evt.EVT_C_ECHO, self._on_echo),
+            (evt.EVT_CONN_CLOSE, lambda event: self.open.discard(id(event.assoc))),
             (evt.EVT_ABORTED, lambda event: self.aborted.set()),
             (evt.EVT_ACCEPTED, self._on_accepted),
             *CLOSED_FOR_GOOD,
         ]
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=handlers)
 
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        port: int = self._server.socket.getsockname()[1]
+        return port
+
     def peer(self, **settings: Any) -> Peer:
-        port = self._server.socket.getsockname()[1]
-        return Peer(host="127.0.0.1", port=port, called_ae_title="VMSDBD", dimse_timeout=20, **settings)
+        return Peer(host="127.0.0.1", port=self.port, called_ae_title="VMSDBD", dimse_timeout=20, **settings)
 
     def stop(self) -> None:
         # It takes up to half a second, for which no test has to wait.
         threading.Thread(target=self._server.shutdown, daemon=True).start()
+
+    def abort_all(self) -> None:
+        """Abort whatever association is open."""
+        for association in self._server.active_associations:
+            association.abort()
 
     def serve(self, rows: list[Dataset], *, hierarchical: bool = False) -> None:
         """Answer from a list of flat instances, with a matching of its own, simple and strict."""
@@ -85,6 +102,12 @@ class ScriptedPeer:
 
     def _on_accepted(self, event: evt.Event) -> None:
         self.associations += 1
+        self.open.add(id(event.assoc))
+        self.most_open = max(self.most_open, len(self.open))
+
+    def _on_echo(self, event: evt.Event) -> int:
+        self.echoes += 1
+        return 0x0000
 
     def _on_find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
         request = Request(event.identifier, str(event.request.AffectedSOPClassUID))

@@ -76,6 +76,15 @@ def test_the_example_in_the_operators_page_is_a_dag():
     assert sorted(dag.task_dict) == ["answers", "plans"]
 
 
+@pytest.mark.airflow
+def test_the_example_in_the_sensors_page_is_a_dag():
+    (example,) = re.findall(r"```python\n(.*?)```", text_of("docs/sensors.md"), re.S)
+    names: dict[str, object] = {"__name__": "example"}
+    exec(compile(example, "sensors.md", "exec"), names)
+    dag = names["fetch_plans_when_they_are_there"]()
+    assert sorted(dag.task_dict) == ["has_plans", "is_up", "plans"]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8")):

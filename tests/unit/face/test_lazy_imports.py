@@ -93,3 +93,28 @@ def test_parsing_the_example_dags_loads_no_heavy_library():
         f"print('RESULT', json.dumps([name for name in {_HEAVY!r} if name in sys.modules]))\n"
     )
     assert json.loads(_run(program)) == []
+
+
+def test_a_trigger_imports_dicom_in_a_thread_and_not_in_the_loop(monkeypatch):
+    """Importing takes half a second, in which no other trigger would run."""
+    peer = {"conn_type": "dicom", "host": "127.0.0.1", "port": 1, "extra": {"called_ae_title": "NOBODY"}}
+    monkeypatch.setenv("AIRFLOW_CONN_NOBODY", json.dumps(peer))
+    program = (
+        "import asyncio, json, sys, threading\n"
+        "from airflow_provider_varian.triggers.dicom import DicomFindTrigger\n"
+        "class Watch:\n"
+        "    threads = []\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name in {_HEAVY!r}: self.threads.append(threading.current_thread().name)\n"
+        "sys.meta_path.insert(0, Watch())\n"
+        "trigger = DicomFindTrigger(\n"
+        "    dicom_conn_id='nobody', level='STUDY', keys={'PatientID': ''}, max_transient_failures=0\n"
+        ")\n"
+        "async def fired(): return (await anext(trigger.run())).payload\n"
+        "payload = asyncio.run(fired())\n"
+        "print('RESULT', json.dumps([payload['transient'], Watch.threads]))\n"
+    )
+    transient, threads = json.loads(_run(program))
+    assert transient  # it came as far as to call the peer
+    assert threads
+    assert all(name.startswith("dicom-async") for name in threads)

@@ -19,6 +19,10 @@ from airflow_provider_varian.get_provider_info import get_provider_info
 _COMMUNITY_ONLY = {"state": "ready", "source-date-epoch": 0, "versions": ["0.1.0"]}
 
 
+#: Kinds of modules that the metadata names.
+_KINDS = ("hooks", "operators", "sensors", "triggers")
+
+
 def _schema(name: str) -> dict:
     return json.loads(files("airflow").joinpath(name).read_text())
 
@@ -41,7 +45,7 @@ def test_metadata_is_valid_by_the_strict_schema_of_community_providers():
 def _named() -> list[str]:
     info = get_provider_info()
     names = [each["hook-class-name"] for each in info["connection-types"]]
-    for kind in ("hooks", "operators"):
+    for kind in _KINDS:
         for each in info[kind]:
             names += each["python-modules"]
     return names
@@ -59,7 +63,7 @@ def test_what_the_metadata_names_can_be_imported(name):
 def test_every_kind_belongs_to_a_named_integration():
     info = get_provider_info()
     integrations = {each["integration-name"] for each in info["integrations"]}
-    assert {each["integration-name"] for kind in ("hooks", "operators") for each in info[kind]} == integrations
+    assert {each["integration-name"] for kind in _KINDS for each in info[kind]} == integrations
 
 
 def test_the_form_has_every_field_of_the_table_and_marks_only_the_required_ones():

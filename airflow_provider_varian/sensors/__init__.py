@@ -1,0 +1,1 @@
+"""Sensors: tasks that wait for a peer, or for what it holds or sends."""

@@ -1,0 +1,1 @@
+"""Triggers: waiting in Airflow's triggerer, many for one poll round."""
