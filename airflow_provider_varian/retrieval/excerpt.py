@@ -72,13 +72,10 @@ class Excerpt:
     def _plain(self) -> dict[int, str] | None:
         """The texts by tag; ``None`` when something of it is pydicom's to read."""
         texts: dict[int, str] = {}
-        try:
-            for tag, vr, value in self._elements():
-                if vr not in _TEXTS or tag in texts or not _PLAIN.fullmatch(value):
-                    return None
-                texts[tag] = value.decode("ascii").strip(" \0")
-        except struct.error:
-            return None
+        for tag, vr, value in self._elements():
+            if vr not in _TEXTS or not _PLAIN.fullmatch(value):
+                return None
+            texts[tag] = value.decode("ascii").strip(" \0")
         return texts
 
     def _elements(self) -> Iterator[tuple[int, str, bytes]]:

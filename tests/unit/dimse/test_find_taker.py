@@ -93,6 +93,7 @@ def test_a_batch_has_a_bound(taker, messages, monkeypatch):
         (CONTEXT, {"status": 0xC001}),
         (CONTEXT, {"status": None}),
         (CONTEXT, {"affected_class": uids.PATIENT_ROOT_FIND}),
+        (CONTEXT, {"data_set": 0x0101}),
     ],
 )
 def test_what_is_no_match_of_ours_is_left_to_pynetdicom(taker, messages, context_id, fields):

@@ -124,6 +124,21 @@ def as_text(value):
     )
 
 
+@pytest.mark.parametrize("implicit", [True, False])
+def test_a_number_is_no_text_although_its_bytes_could_be(implicit):
+    excerpt = Excerpt(
+        element("Modality", b"CT", implicit=implicit) + element("Rows", b"09", implicit=implicit), implicit
+    )
+    assert excerpt.values(["Modality", "Rows"]) == {"Modality": "CT", "Rows": 0x3930}
+
+
+@pytest.mark.parametrize("implicit", [True, False])
+def test_of_an_element_that_is_there_twice_the_last_one_counts(implicit):
+    twice = element("Modality", b"CT", implicit=implicit) + element("Modality", b"MR", implicit=implicit)
+    excerpt = Excerpt(twice, implicit)
+    assert excerpt.values(["Modality"]) == values_in(excerpt._dataset, ["Modality"]) == {"Modality": "MR"}
+
+
 @given(
     st.lists(st.sampled_from(sorted(KEYWORDS, key=tag_for_keyword)), unique=True, min_size=1),
     st.data(),
