@@ -143,11 +143,11 @@ def test_objects_that_arrive_count_as_a_sign_of_life(peer_at, identifier):
     done = threading.Event()
 
     def script(wire, request):
-        done.wait(1.2)
+        done.wait(2.5)
         wire.respond(request, 0x0000, completed=5)
 
     with raw_peer(player(script)) as port:
-        report = move_from(peer_at(port, dimse_timeout=0.4, network_timeout=0.4), identifier, idle_for=lambda: 0.1)
+        report = move_from(peer_at(port, dimse_timeout=1.0, network_timeout=1.0), identifier, idle_for=lambda: 0.1)
     assert report.completed == 5
 
 
