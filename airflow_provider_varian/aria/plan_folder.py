@@ -30,6 +30,7 @@ from airflow_provider_varian.retrieval.conflicts import ConflictFiles, conflict_
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.held import Verify
 from airflow_provider_varian.retrieval.revision import is_later, revision_of
+from airflow_provider_varian.retrieval.schema import check_schema_version
 from airflow_provider_varian.retrieval.verify import same_content, sha256_of
 from airflow_provider_varian.retrieval.versions import version_path
 from airflow_provider_varian.uids import CHANGING_STORAGE, STORAGE_BY_MODALITY, is_uid
@@ -324,12 +325,7 @@ def _read_index(destination: Destination, path: PurePosixPath) -> dict[str, Any]
         return {}
     try:
         found = json.loads(text)
-        version = found["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"a plan's index has schema version {version}, and {SCHEMA_VERSION} is what is read here",
-                hint="Update airflow-provider-varian, or use a destination of its own",
-            )
+        check_schema_version(found, SCHEMA_VERSION, what="a plan's index")
         well = all(each.keys() >= _OBJECT_KEYS for each in found["objects"])
     except (ValueError, KeyError, TypeError, AttributeError):
         well = False

@@ -15,12 +15,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
 from airflow_provider_varian.retrieval.manifest import Manifest
 from airflow_provider_varian.retrieval.outcome import State
 from airflow_provider_varian.retrieval.request import Expected
 from airflow_provider_varian.retrieval.revision import REVISION_KEYWORDS
+from airflow_provider_varian.retrieval.schema import check_schema_version
 from airflow_provider_varian.retrieval.versions import Refresh
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
@@ -110,13 +110,7 @@ def read_sent_members(destination: Destination, sent_id: str) -> SentMembers:
         return SentMembers(id=sent_id)
     try:
         found = json.loads(text)
-        version = found["schema_version"]
-        if version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"what was sent of a plan has schema version {version}, and {SCHEMA_VERSION} is what is read here",
-                step="C-MOVE",
-                hint="Update airflow-provider-varian, or use a destination of its own",
-            )
+        check_schema_version(found, SCHEMA_VERSION, what="what was sent of a plan", step="C-MOVE")
         members = {str(uid): SentMember(**each) for uid, each in found["members"].items()}
         return SentMembers(id=sent_id, members=members, manifest=str(found["manifest"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:

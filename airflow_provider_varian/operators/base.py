@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -77,9 +78,9 @@ class DicomOperator(PeerTask, BaseOperator):
             self.cancellation.raise_if_cancelled()
             return self.run_dicom(context)
 
+    @abstractmethod
     def run_dicom(self, context: Context) -> Any:
         """Do the operator's work.
 
         :param context: Airflow's context.
         """
-        raise NotImplementedError

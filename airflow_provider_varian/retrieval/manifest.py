@@ -14,10 +14,11 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_varian.dimse.association import Negotiated
-from airflow_provider_varian.errors import CancelledError, ConfigurationError, DestinationWriteError, DicomError
+from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger, NotAUidError
 from airflow_provider_varian.retrieval.outcome import Outcome
+from airflow_provider_varian.retrieval.schema import check_schema_version
 
 logger = logging.getLogger(__name__)
 
@@ -157,15 +158,7 @@ class Manifest:
         """
         if not isinstance(values, Mapping):
             raise ValueError("it is no JSON object")
-        version = values["schema_version"]
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"the manifest has schema version {version}, and {SCHEMA_VERSION} is what is read here",
-                step="manifest",
-                hint="Update airflow-provider-varian, or use a destination of its own",
-            )
-        if version != SCHEMA_VERSION:
-            raise ValueError("it has no schema version that ever was")
+        check_schema_version(values, SCHEMA_VERSION, what="the manifest", step="manifest")
         manifest = cls(
             id=values["id"],
             request=dict(values["request"]),

@@ -16,8 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_varian.dimse.store import StoreState
-from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
+from airflow_provider_varian.retrieval.schema import check_schema_version
 
 log = logging.getLogger(__name__)
 
@@ -191,14 +191,8 @@ class SentDocument:
         :raises ConfigurationError: when a later version of this package wrote it.
         :raises ValueError: when it is nothing of the kind; likewise KeyError, TypeError and AttributeError.
         """
-        version = values["schema_version"]
-        if isinstance(version, int) and version > SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"the account of what was sent has schema version {version}, and {SCHEMA_VERSION} is what is read here",
-                step="C-STORE",
-                hint="Update airflow-provider-varian, or use a destination of its own",
-            )
-        if version != SCHEMA_VERSION or values["kind"] != KIND or type(values["attempts"]) is not int:
+        check_schema_version(values, SCHEMA_VERSION, what="the account of what was sent", step="C-STORE")
+        if values["kind"] != KIND or type(values["attempts"]) is not int:
             raise ValueError("it is no account of what was sent")
         return cls(
             id=values["id"],

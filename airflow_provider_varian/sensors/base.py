@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -67,27 +68,27 @@ class DicomSensor(PeerTask, BaseSensorOperator):
         self.deferrable = deferrable
         self.max_transient_failures = max_transient_failures
 
+    @abstractmethod
     def check(self) -> None:
         """Refuse what is wrong without asking anybody.
 
         :raises DicomError: says what.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def look(self) -> Any:
         """Ask once, in this process.
 
         :raises DicomError: why there is no answer.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def new_criterion(self) -> Criterion:
         """Return what judges the answers."""
-        raise NotImplementedError
 
+    @abstractmethod
     def trigger(self) -> DicomTrigger:
         """Return what waits in the triggerer."""
-        raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
         """Wait; the result is counts and facts that name nobody."""

@@ -7,6 +7,7 @@ count, a time and a digest. Standard library only.
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -51,7 +52,7 @@ class Borne:
 
 
 @dataclass(slots=True)
-class Criterion:
+class Criterion(ABC):
     """Judges the answers, one after the other.
 
     :param seen: what was seen so far, in words.
@@ -59,15 +60,15 @@ class Criterion:
 
     seen: str = field(default="no answer yet", init=False)
 
+    @abstractmethod
     def met(self, answer: Any) -> dict[str, Any] | None:
         """Return the facts, or ``None`` when it is not met yet."""
-        raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
         """Return what has to be kept between two polls, as JSON; nothing when it goes by the last answer alone."""
         return {}
 
-    def resume(self, state: dict[str, Any]) -> None:
+    def resume(self, state: dict[str, Any]) -> None:  # noqa: B027 - there is nothing to resume by itself
         """Go on from what was kept."""
 
 

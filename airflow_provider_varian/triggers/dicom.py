@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -71,16 +72,16 @@ class DicomTrigger(BaseTrigger):
         """Return import path and arguments; Airflow keeps them in its database."""
         return f"{type(self).__module__}.{type(self).__qualname__}", self.arguments()
 
+    @abstractmethod
     def criterion(self) -> Criterion:
         """Return what judges the answers."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def join(self, due: float) -> Waiter:
         """Join the next round that begins at a time or after it.
 
         :raises DicomError: when it is wrong what is to be asked, or of whom.
         """
-        raise NotImplementedError
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Ask until the criterion is met, or an error is not to be borne."""

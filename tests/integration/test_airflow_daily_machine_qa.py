@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import pendulum
 import pytest
-from support.airflow_process import ROOT, new_home, run_dags
+from support.airflow_process import ROOT, connection_to, new_home, run_dags
 from support.audit_schema import checked, event, participant, query
 from support.dag_intervals import intervals_of
 from support.faulty import Faulty
@@ -39,17 +39,9 @@ def site(tmp_path_factory):
     clinic = Clinic(days=6, patients=4, matrix=32, until=LAST_DAY, timezone=ZONE)
     trusted = [TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=port)]
     with SimulatedDaemon(Faulty(clinic), trusted=trusted, timezone=ZONE) as daemon:
-        extra = {
-            "called_ae_title": "VMSDBD",
-            "receiver_host": "127.0.0.1",
-            "receiver_port": port,
-            "timezone": str(ZONE),
-            "profile_overrides": {"settle_seconds": 0.3, "stable_interval_seconds": 0.05},
-        }
-        address = {"conn_type": "dicom", "host": "127.0.0.1"}
         connections = {
-            "aria": address | {"port": daemon.address[1], "extra": extra},
-            "gone": address | {"port": free_port(), "extra": extra},
+            name: connection_to(where, receiver_port=port, zone=ZONE)
+            for name, where in (("aria", daemon.address[1]), ("gone", free_port()))
         }
         home = new_home(tmp_path_factory.mktemp("airflow"), connections=connections)
         yield SimpleNamespace(daemon=daemon, home=home, clinic=clinic)

@@ -21,7 +21,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from support.airflow_page import standalone
-from support.airflow_process import new_home
+from support.airflow_process import connection_to, new_home
 from support.faulty import Faulty
 from support.ports import free_port, wait_until
 
@@ -105,14 +105,7 @@ def site(tmp_path_factory):
             stack.enter_context(daemon)
             stack.callback(gate.opened.set)
             peers[way] = SimpleNamespace(daemon=daemon, gate=gate, port=port)
-            extra = {
-                "called_ae_title": "VMSDBD",
-                "receiver_host": "127.0.0.1",
-                "receiver_port": port,
-                "timezone": str(ZONE),
-                "profile_overrides": {"settle_seconds": 0.3, "stable_interval_seconds": 0.05},
-            }
-            connections[way] = {"conn_type": "dicom", "host": "127.0.0.1", "port": daemon.address[1], "extra": extra}
+            connections[way] = connection_to(daemon.address[1], receiver_port=port, zone=ZONE)
         home = new_home(tmp_path_factory.mktemp("airflow"), dags=DAGS, connections=connections)
         # A worker learns that its task is to end by its next heartbeat.
         home.environment["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] = "1"

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from support.airflow_page import standalone
-from support.airflow_process import new_home
+from support.airflow_process import connection_to, new_home
 from support.ports import free_port, wait_until
 
 from airflow_provider_varian.simulator.daemon.server import SimulatedDaemon
@@ -34,14 +34,7 @@ def site(tmp_path_factory):
     today = datetime.now(ZONE).date()
     clinic = Clinic(days=10, patients=1, matrix=16, until=today, timezone=ZONE)
     with SimulatedDaemon(clinic, trusted=trusted, timezone=ZONE) as daemon:
-        extra = {
-            "called_ae_title": "VMSDBD",
-            "receiver_host": "127.0.0.1",
-            "receiver_port": port,
-            "timezone": str(ZONE),
-            "profile_overrides": {"settle_seconds": 0.3, "stable_interval_seconds": 0.05},
-        }
-        aria = {"conn_type": "dicom", "host": "127.0.0.1", "port": daemon.address[1], "extra": extra}
+        aria = connection_to(daemon.address[1], receiver_port=port, zone=ZONE)
         home = new_home(tmp_path_factory.mktemp("airflow"), connections={"aria": aria})
         days = SimpleNamespace(
             by_api=today - timedelta(days=1), manual=today - timedelta(days=2), backfilled=today - timedelta(days=3)

@@ -131,6 +131,23 @@ def bare_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[st
     return Home(root, environment)
 
 
+def connection_to(port: int, *, receiver_port: int, zone: object) -> dict[str, Any]:
+    """Return the fields of a connection to a simulated daemon, quick about late objects.
+
+    :param port: the daemon's.
+    :param receiver_port: where our receiver is to listen.
+    :param zone: the clinic's.
+    """
+    extra = {
+        "called_ae_title": "VMSDBD",
+        "receiver_host": "127.0.0.1",
+        "receiver_port": receiver_port,
+        "timezone": str(zone),
+        "profile_overrides": {"settle_seconds": 0.3, "stable_interval_seconds": 0.05},
+    }
+    return {"conn_type": "dicom", "host": "127.0.0.1", "port": port, "extra": extra}
+
+
 @dataclass(frozen=True)
 class DagRunResult:
     """What a DAG run came to.

@@ -5,12 +5,10 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from pynetdicom.dsutils import encode
+from support.spooled import receive
 
-from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
-from airflow_provider_varian.dimse.sink import StoreRequest
 from airflow_provider_varian.receiver.claim_lock import only_try
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spool_sink import SpoolSink
@@ -19,25 +17,6 @@ from airflow_provider_varian.retrieval.outcome import State
 from airflow_provider_varian.retrieval.standing_arrivals import StandingArrivals
 
 PEER = Peer(host="127.0.0.1", port=104, called_ae_title="VMSDBD")
-
-
-def begin(sink, ds, **hints):
-    """Begin to store a data set; ``commit()`` of what is returned ends it."""
-    writer = sink.begin(
-        StoreRequest(
-            sop_class_uid=ds.SOPClassUID,
-            sop_instance_uid=ds.SOPInstanceUID,
-            transfer_syntax_uid=uids.IMPLICIT_VR_LITTLE_ENDIAN,
-            **({"calling_ae_title": "VMSDBD", "called_ae_title": "AIRFLOW"} | hints),
-        )
-    )
-    writer.write(encode(ds, True, True))
-    return writer
-
-
-def send(sink, ds, **hints):
-    """Store a data set."""
-    begin(sink, ds, **hints).commit()
 
 
 @dataclass
@@ -96,7 +75,7 @@ class Shared:
 
     def send(self, *datasets, **hints):
         for ds in datasets:
-            send(self.sink, ds, **hints)
+            receive(self.sink, ds, **hints)
 
     def sharer(self, name, *datasets):
         """Let a retrieval begin that expects these."""

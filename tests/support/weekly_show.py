@@ -12,7 +12,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from pydicom import dcmread
-from support.airflow_process import DagRunResult, new_home
+from support.airflow_process import DagRunResult, connection_to, new_home
 from support.faulty import Faulty
 from support.oracle import judge_files
 from support.oracle_files import read_files
@@ -74,14 +74,7 @@ def weekly_site(clinic, folder: Path, **environment: str) -> Iterator[SimpleName
     trusted = [TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=port)]
     with SimulatedDaemon(holdings, trusted=trusted, timezone=ZONE) as daemon:
         holdings.daemon = daemon
-        extra = {
-            "called_ae_title": "VMSDBD",
-            "receiver_host": "127.0.0.1",
-            "receiver_port": port,
-            "timezone": str(ZONE),
-            "profile_overrides": {"settle_seconds": 0.3, "stable_interval_seconds": 0.05},
-        }
-        fields = {"conn_type": "dicom", "host": "127.0.0.1", "port": daemon.address[1], "extra": extra}
+        fields = connection_to(daemon.address[1], receiver_port=port, zone=ZONE)
         home = new_home(folder, connections={"aria": fields})
         home.environment.update(environment)
         yield SimpleNamespace(daemon=daemon, home=home, clinic=clinic, holdings=holdings)

@@ -10,7 +10,7 @@ from pynetdicom import AE, evt
 from support.parking import CLOSED_FOR_GOOD
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import contexts
+from airflow_provider_varian.dimse import contexts, library, streaming
 from airflow_provider_varian.dimse.peer import Peer
 
 SERVICES = [
@@ -95,3 +95,12 @@ def study_query():
     identifier.QueryRetrieveLevel = "STUDY"
     identifier.StudyInstanceUID = ""
     return identifier
+
+
+@pytest.fixture(params=["ours", "pynetdicom's"])
+def reading(request, monkeypatch):
+    """Whose reading of the connection it is."""
+    if request.param != "ours":
+        monkeypatch.setattr(library, "missing_for_streaming", lambda: ["DULServiceProvider.reactor"])
+        monkeypatch.setattr(streaming, "_warned", threading.Event())
+    return request.param

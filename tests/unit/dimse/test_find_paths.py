@@ -12,7 +12,7 @@ from support.raw_peer import build_command, element, raw_peer
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import cancellation as cancelling
-from airflow_provider_varian.dimse import contexts, exchange, library, streaming
+from airflow_provider_varian.dimse import contexts, exchange, streaming
 from airflow_provider_varian.dimse.answers import Answer
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -24,15 +24,6 @@ STUDY_UID = 0x0020000D
 NAME = element(0x00080005, b"ISO_IR 192") + element(0x00100010, "Müller^王 ".encode())
 #: An empty private element: pydicom's to read.
 ODD = element(0x00091001, b"") + element(STUDY_UID, b"1.2\0")
-
-
-@pytest.fixture(params=["ours", "pynetdicom's"])
-def reading(request, monkeypatch):
-    """Whose reading of the connection it is."""
-    if request.param != "ours":
-        monkeypatch.setattr(library, "missing_for_streaming", lambda: ["DULServiceProvider.reactor"])
-        monkeypatch.setattr(streaming, "_warned", threading.Event())
-    return request.param
 
 
 @pytest.fixture

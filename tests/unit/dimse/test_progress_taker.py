@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import queue
-import threading
 
 import pytest
 from pydicom.dataset import Dataset
@@ -11,7 +10,7 @@ from pynetdicom.dimse_primitives import C_GET, C_MOVE
 from support.raw_peer import build_command, element, raw_peer
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import contexts, library, streaming
+from airflow_provider_varian.dimse import contexts
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.command_set import Command
 from airflow_provider_varian.dimse.get import get
@@ -20,15 +19,6 @@ from airflow_provider_varian.dimse.progress_taker import ProgressTaker
 from airflow_provider_varian.errors import AssociationAbortedError
 
 GONE = element(0x00080058, b"1.2.3.4")
-
-
-@pytest.fixture(params=["ours", "pynetdicom's"])
-def reading(request, monkeypatch):
-    """Whose reading of the connection it is."""
-    if request.param != "ours":
-        monkeypatch.setattr(library, "missing_for_streaming", lambda: ["DULServiceProvider.reactor"])
-        monkeypatch.setattr(streaming, "_warned", threading.Event())
-    return request.param
 
 
 @pytest.fixture

@@ -68,21 +68,18 @@ def test_every_outcome_and_state_is_explained():
 
 
 @pytest.mark.airflow
-def test_the_example_in_the_operators_page_is_a_dag():
-    (example,) = re.findall(r"```python\n(.*?)```", text_of("docs/operators.md"), re.S)
+@pytest.mark.parametrize(
+    ("page", "name", "tasks"),
+    [
+        ("docs/operators.md", "fetch_plans", ["answers", "plans"]),
+        ("docs/sensors.md", "fetch_plans_when_they_are_there", ["has_plans", "is_up", "plans"]),
+    ],
+)
+def test_the_example_of_a_page_is_a_dag(page, name, tasks):
+    (example,) = re.findall(r"```python\n(.*?)```", text_of(page), re.S)
     names: dict[str, object] = {"__name__": "example"}
-    exec(compile(example, "operators.md", "exec"), names)
-    dag = names["fetch_plans"]()
-    assert sorted(dag.task_dict) == ["answers", "plans"]
-
-
-@pytest.mark.airflow
-def test_the_example_in_the_sensors_page_is_a_dag():
-    (example,) = re.findall(r"```python\n(.*?)```", text_of("docs/sensors.md"), re.S)
-    names: dict[str, object] = {"__name__": "example"}
-    exec(compile(example, "sensors.md", "exec"), names)
-    dag = names["fetch_plans_when_they_are_there"]()
-    assert sorted(dag.task_dict) == ["has_plans", "is_up", "plans"]
+    exec(compile(example, page, "exec"), names)
+    assert sorted(names[name]().task_dict) == tasks
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(TOP)))

@@ -30,6 +30,7 @@ from support.plan_exports import (
     week_of,
     words_of,
 )
+from support.ports import wait_until
 from support.third_party import FilingStation
 
 from airflow_provider_varian.aria.plan_set import Standing
@@ -267,14 +268,14 @@ def test_a_daemon_that_goes_away_amid_it_is_worth_a_retry_which_asks_for_the_res
 
 
 def _wait_for(conn: str) -> None:
-    end = time.monotonic() + 60
-    while True:
+    def answers() -> bool:
         try:
             DicomHook(conn).echo()
-            return
         except DicomError:
-            assert time.monotonic() < end
-            time.sleep(0.1)
+            return False
+        return True
+
+    wait_until(answers, seconds=60, what="the daemon to be back", every=0.1)
 
 
 def test_a_daemon_that_restarts_amid_the_images_costs_a_retry_and_nothing_else(aria, week, clinic, storage, daemon):

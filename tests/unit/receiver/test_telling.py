@@ -10,7 +10,7 @@ import time
 import pytest
 from support.archive import rt_image
 from support.ports import wait_until
-from support.shared_spool import begin
+from support.spooled import begin
 
 from airflow_provider_varian.errors import DestinationWriteError
 from airflow_provider_varian.receiver import progress, publishing, telling

@@ -13,7 +13,7 @@ import s3fs.core
 import s3fs.utils
 from support import s3
 from support.archive import rt_image
-from support.shared_spool import send
+from support.spooled import receive
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
@@ -378,7 +378,7 @@ def test_copies_of_a_standing_receiver_are_found_fetched_and_claimed(bucket, tmp
             arrivals.announce([uid], ())
             arrivals.asking([uid])
         for number in range(2):
-            send(receiving, ds)
+            receive(receiving, ds)
             (item,) = receiving.spool.unclaimed()
             shard = item.path.parent.name
             copy = PurePosixPath("objects", shard, item.path.name)
@@ -405,7 +405,7 @@ def published(bucket, tmp_path):
     arrivals.announce([str(ds.SOPInstanceUID)], ())
     arrivals.asking([str(ds.SOPInstanceUID)])
     with SpoolSink(Spool(tmp_path / "elsewhere"), standing=True) as receiving:
-        send(receiving, ds)
+        receive(receiving, ds)
         (item,) = receiving.spool.unclaimed()
         content = item.path.read_bytes()
         key = f"qa/objects/{item.path.parent.name}/{item.path.name}"

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import pytest
 from support.archive import ROOT, rt_image
-from support.shared_spool import PEER, Shared, begin, send
+from support.shared_spool import PEER, Shared
+from support.spooled import begin, receive
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -402,10 +403,10 @@ def test_what_this_process_receives_comes_another_way(shared):
         first = shared.sharer("first", IMAGE)
         first.arrivals._place = place_of(shared, "first", first.ledger, owner=own.owner.name)
         first.ask(IMAGE)
-        send(own, IMAGE)
+        receive(own, IMAGE)
         assert first.look() == []
     with SpoolSink(shared.spool) as of_another_task:
-        send(of_another_task, IMAGE)
+        receive(of_another_task, IMAGE)
         assert first.look() == []
     assert first.look() == [UID]  # that task is over
 

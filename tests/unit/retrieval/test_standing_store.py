@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from support.archive import ROOT, rt_image
 from support.published import Published, publish
-from support.shared_spool import send
+from support.spooled import receive
 
 from airflow_provider_varian import uids
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, ReceiverUnavailableError
@@ -381,7 +381,7 @@ def test_a_sign_of_life_is_given_soon_after_the_clock_was_set_back(published, mo
 def test_what_was_sent_to_another_title_is_not_claimed(published, monkeypatch):
     first = published.sharer("first", IMAGE).ask(IMAGE)
     with monkeypatch.context() as patch:
-        patch.setattr(published, "send", lambda ds: send(published.sink, ds, called_ae_title="TBOX"))
+        patch.setattr(published, "send", lambda ds: receive(published.sink, ds, called_ae_title="TBOX"))
         published.publish(IMAGE)
     assert first.look() == []
     assert [path.name for path in published.own.owner.folder.iterdir()] == ["lock"]

@@ -9,7 +9,7 @@ import pytest
 from support.archive import ROOT, rt_image
 from support.ports import wait_until
 from support.published import Published
-from support.shared_spool import begin
+from support.spooled import begin
 
 from airflow_provider_varian.errors import PeerTimeoutError
 from airflow_provider_varian.receiver import progress, publishing

@@ -9,10 +9,9 @@ import pytest
 from pydicom.dataset import Dataset
 from support.archive import rt_image
 from support.published import Published
-from support.spooled import receive
+from support.spooled import begin, receive
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse.sink import StoreRequest
 from airflow_provider_varian.errors import QueryError, ReceiverUnavailableError
 from airflow_provider_varian.receiver.progress import FOLDER, Progress
 from airflow_provider_varian.receiver.spool import Spool
@@ -103,18 +102,7 @@ def test_a_head_is_read_once_and_forgotten_with_its_object(spool, standing, monk
 
 
 def test_what_is_arriving_is_told_by_what_it_is(spool, standing):
-    from pynetdicom.dsutils import encode
-
-    writer = standing.begin(
-        StoreRequest(
-            sop_class_uid=IMAGE.SOPClassUID,
-            sop_instance_uid=IMAGE.SOPInstanceUID,
-            transfer_syntax_uid=uids.IMPLICIT_VR_LITTLE_ENDIAN,
-            calling_ae_title="VMSDBD",
-            called_ae_title="AIRFLOW",
-        )
-    )
-    writer.write(encode(IMAGE, True, True))
+    writer = begin(standing, IMAGE)
     look = SpoolLook(spool).look()
     assert look.objects == ()
     assert look.has_arriving(wanted_of({"StudyInstanceUID": str(IMAGE.StudyInstanceUID)}), "AIRFLOW")
