@@ -38,7 +38,8 @@ BEGUN = pdu(item(COMMAND | LAST, store_command())) + pdu(item(DATA, OBJECT))
 
 @pytest.fixture(scope="module")
 def receiver():
-    bounds = Bounds(read_seconds=0.4, association_seconds=0.8, message_bytes=50_000, object_bytes=100_000)
+    # Patient with the request of an association: on a busy machine a good peer's may be seen late.
+    bounds = Bounds(read_seconds=0.4, association_seconds=20.0, message_bytes=50_000, object_bytes=100_000)
     with receiving(bounds, max_pdu=16384) as found:
         yield found
 
