@@ -38,6 +38,7 @@ from airflow_provider_varian.errors import (
     PermanentRejectionError,
 )
 from airflow_provider_varian.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from airflow_provider_varian.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -378,7 +379,7 @@ def _check_user_identity(association: PeerAssociation, step: str) -> None:
 def _spoils(error: BaseException) -> bool:
     """Say whether an error leaves the association in no state for good manners."""
     broken = (AssociationAbortedError, PeerTimeoutError, CancelledError)
-    return not isinstance(error, DicomError) or isinstance(error, broken)
+    return not isinstance(error, (DicomError, Waiting)) or isinstance(error, broken)
 
 
 def _abort(assoc: Association) -> None:

@@ -15,19 +15,27 @@ from typing import Final, NamedTuple
 
 C_STORE_RQ: Final = 0x0001
 C_STORE_RSP: Final = 0x8001
+C_GET_RQ: Final = 0x0010
 C_GET_RSP: Final = 0x8010
+C_FIND_RQ: Final = 0x0020
+C_FIND_RSP: Final = 0x8020
+C_MOVE_RQ: Final = 0x0021
 C_MOVE_RSP: Final = 0x8021
+C_ECHO_RQ: Final = 0x0030
 C_CANCEL_RQ: Final = 0x0FFF
 
 #: Command Data Set Type (0000,0800): this value says that no data set follows, any other that one does.
 NO_DATA_SET: Final = 0x0101
 _DATA_SET: Final = 0x0001
+#: Priority (0000,0700).
+_MEDIUM: Final = 0
 
 _GROUP_LENGTH: Final = 0x0000
 _AFFECTED_SOP_CLASS_UID: Final = 0x0002
 _COMMAND_FIELD: Final = 0x0100
 _MESSAGE_ID: Final = 0x0110
 _RESPONDED_TO: Final = 0x0120
+_MOVE_DESTINATION: Final = 0x0600
 _PRIORITY: Final = 0x0700
 _DATA_SET_TYPE: Final = 0x0800
 _STATUS: Final = 0x0900
@@ -93,6 +101,39 @@ class StoreRequest:
         return _whole(body)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """A C-FIND-RQ, C-MOVE-RQ, C-GET-RQ or C-ECHO-RQ (PS3.7 9.3.2.1, 9.3.4.1, 9.3.3.1, 9.3.5.1).
+
+    :param command_field: :data:`C_FIND_RQ`, :data:`C_MOVE_RQ`, :data:`C_GET_RQ`, or :data:`C_ECHO_RQ`, which alone has
+        neither an identifier nor a priority.
+    :param sop_class_uid: Affected SOP Class UID.
+    :param message_id: Message ID, 0 to 65535.
+    :param move_destination: AE title, of a C-MOVE.
+    """
+
+    command_field: int
+    sop_class_uid: str
+    message_id: int
+    move_destination: str | None = None
+
+    def encoded(self) -> bytes:
+        """Return the command set.
+
+        :raises ValueError: for a number or a text that does not fit its element.
+        """
+        body = (
+            _sop_class(self.sop_class_uid)
+            + _number(_COMMAND_FIELD, self.command_field)
+            + _number(_MESSAGE_ID, self.message_id)
+        )
+        if self.command_field == C_ECHO_RQ:
+            return _whole(body + _number(_DATA_SET_TYPE, NO_DATA_SET))
+        if self.move_destination is not None:
+            body += _text(_MOVE_DESTINATION, self.move_destination, 16, b" ")
+        return _whole(body + _number(_PRIORITY, _MEDIUM) + _number(_DATA_SET_TYPE, _DATA_SET))
+
+
 # One is made for each object that comes, and a named tuple is made faster than a frozen dataclass.
 class StoreResponse(NamedTuple):
     """A C-STORE-RSP (PS3.7 9.3.1.2).
@@ -123,6 +164,33 @@ class StoreResponse(NamedTuple):
             + _number(_STATUS, self.status)
             + (_text(_ERROR_COMMENT, comment, 64, b" ") if comment else b"")
             + (_text(_AFFECTED_SOP_INSTANCE_UID, self.sop_instance_uid, 64, b"\0") if self.sop_instance_uid else b"")
+        )
+
+
+class FindResponse(NamedTuple):
+    """A C-FIND-RSP without a comment (PS3.7 9.3.2.2).
+
+    :param sop_class_uid: of the information model.
+    :param responds_to: Message ID of the request.
+    :param has_identifier: whether a match goes with it.
+    """
+
+    sop_class_uid: str
+    responds_to: int
+    status: int
+    has_identifier: bool
+
+    def encoded(self) -> bytes:
+        """Return the command set.
+
+        :raises ValueError: for a number or a text that does not fit its element.
+        """
+        return _whole(
+            _sop_class(self.sop_class_uid)
+            + _number(_COMMAND_FIELD, C_FIND_RSP)
+            + _number(_RESPONDED_TO, self.responds_to)
+            + _number(_DATA_SET_TYPE, _DATA_SET if self.has_identifier else NO_DATA_SET)
+            + _number(_STATUS, self.status)
         )
 
 

@@ -14,6 +14,7 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts, status
 from airflow_provider_varian.dimse.association import Negotiated, PeerAssociation, associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.command_set import C_ECHO_RQ
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.dimse.turn import TASK, Patience
@@ -38,7 +39,7 @@ def echo(association: PeerAssociation) -> EchoResult:
     """
     start = time.monotonic()
     with exchange(association, "C-ECHO", uids.VERIFICATION, C_ECHO) as running:
-        running.send(C_ECHO())
+        running.send(C_ECHO_RQ)
         response = running.receive(C_ECHO)
     error = status.error_for("C-ECHO", response.Status or 0, peer=association.peer.name)
     if error is not None:

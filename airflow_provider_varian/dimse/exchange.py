@@ -22,9 +22,10 @@ from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.dsutils import decode
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import reasons, status
+from airflow_provider_varian.dimse import outbox, reasons, status
 from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.cancellation import GRACE_SECONDS
+from airflow_provider_varian.dimse.command_set import Request
 from airflow_provider_varian.errors import (
     AssociationAbortedError,
     DicomError,
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 
 #: How often the life of the connection's thread is looked at while nothing comes.
 _SLICE_SECONDS: Final = 0.25
-_PRIORITY_MEDIUM: Final = 0
 _UNDEFINED_LENGTH: Final = 0xFFFFFFFF
 
 Response = TypeVar("Response", C_ECHO, C_FIND, C_GET, C_MOVE)
@@ -85,22 +85,38 @@ class Exchange:
         """Whether the work was cancelled from outside."""
         return self.association.cancellation.cancelled
 
-    def send(self, request: Any, identifier: Dataset | None = None) -> None:
+    def send(self, command_field: int, identifier: Dataset | None = None, *, destination: str | None = None) -> None:
         """Send the request.
 
-        :param request: a primitive of pynetdicom without Message ID, class UID and identifier.
+        :param command_field: Command Field (0000,0100); see :class:`.command_set.Request`.
         :param identifier: the query's or retrieval's keys.
-        :raises QueryError: when the identifier cannot be encoded.
+        :param destination: AE title, of a C-MOVE.
+        :raises QueryError: when the identifier, or the AE title, cannot be encoded.
+        :raises PeerFailureError: when the peer takes no PDU that is large enough for a message.
         """
-        request.MessageID = self.message_id
-        request.AffectedSOPClassUID = self.context.abstract_syntax
-        if identifier is not None:
-            request.Priority = _PRIORITY_MEDIUM
-            request.Identifier = BytesIO(self._encode(identifier))
-        if not self.association.assoc.is_established:
+        request = Request(
+            command_field=command_field,
+            sop_class_uid=str(self.context.abstract_syntax),
+            message_id=self.message_id,
+            move_destination=destination,
+        )
+        try:
+            command = request.encoded()
+        except ValueError as error:
+            raise QueryError(
+                f"the request cannot be encoded: {error}", step=self.step, hint="An AE title has 1 to 16 ASCII letters"
+            ) from None
+        data_set = b"" if identifier is None else self._encode(identifier)
+        assoc = self.association.assoc
+        if not assoc.is_established:
             raise self.association.lost(self.step)
+        try:
+            outbox.post(assoc, self.context.context_id or 0, command, data_set)
+        except ValueError as error:
+            raise PeerFailureError(
+                str(error), peer=self.association.peer.name, step=self.step, hint="Look into the peer's configuration"
+            ) from None
         self._open = True
-        self.association.assoc.dimse.send_msg(request, self.context.context_id or 0)
 
     def receive(self, expected: type[Response]) -> Response:
         """Wait for the next response and return it; C-STORE requests are answered on the way.

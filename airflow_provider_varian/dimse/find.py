@@ -10,10 +10,11 @@ from typing import NamedTuple
 from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_FIND
 
-from airflow_provider_varian.dimse import find_taker, reasons, status, streaming
+from airflow_provider_varian.dimse import reasons, status, streaming
 from airflow_provider_varian.dimse.answers import Answer, Answered, answer_of
 from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.bounds import Bounds
+from airflow_provider_varian.dimse.command_set import C_FIND_RQ, C_FIND_RSP
 from airflow_provider_varian.dimse.exchange import Exchange, exchange
 from airflow_provider_varian.dimse.find_taker import Batch, FindTaker
 from airflow_provider_varian.errors import DicomError, PeerFailureError
@@ -57,7 +58,7 @@ def iter_matches(
     :raises CancelledError: cancelled.
     """
     with exchange(association, "C-FIND", model_uid, C_FIND, deadline=deadline) as running, _taking(running) as taker:
-        running.send(C_FIND(), identifier)
+        running.send(C_FIND_RQ, identifier)
         read = _reading(running)
         while (responses := _next(running, taker)) is not None:
             for answered_status, encoded in responses:
@@ -81,7 +82,7 @@ def _taking(running: Exchange) -> Iterator[FindTaker | None]:
         longest=Bounds().message_bytes,
         wake=stream.wake,
     )
-    with stream.taking(find_taker.COMMAND_FIELD, taker):
+    with stream.taking(C_FIND_RSP, taker):
         yield taker
 
 

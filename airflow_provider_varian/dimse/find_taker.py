@@ -21,9 +21,6 @@ from airflow_provider_varian.dimse import status
 from airflow_provider_varian.dimse.bounds import MalformedError
 from airflow_provider_varian.dimse.command_set import Command
 
-#: C-FIND-RSP.
-COMMAND_FIELD: Final = 0x8020
-
 #: The deadline is looked at between batches, and what a batch holds is in memory: some 50 KB of answers as they are.
 _MOST_ROWS: Final = 128
 #: Of answers that wait; a row weighs a little in itself.

@@ -18,7 +18,7 @@ from pynetdicom.dimse_primitives import C_GET, C_STORE
 from airflow_provider_varian.dimse import storage, streaming
 from airflow_provider_varian.dimse.association import PeerAssociation
 from airflow_provider_varian.dimse.bounds import Bounds
-from airflow_provider_varian.dimse.command_set import C_STORE_RQ
+from airflow_provider_varian.dimse.command_set import C_GET_RQ, C_STORE_RQ
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.sink import StorageSink
 from airflow_provider_varian.dimse.store_taker import Parties, StoreTaker
@@ -59,7 +59,7 @@ def get(
             association, "C-GET", model_uid, C_GET, deadline=seconds, on_store=on_store, meanwhile=meanwhile
         ) as running,
     ):
-        running.send(C_GET(), identifier)
+        running.send(C_GET_RQ, identifier)
         return follow(running, C_GET, on_progress)
 
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 from pynetdicom.dimse_primitives import C_MOVE
 
 from airflow_provider_varian.dimse.association import PeerAssociation
+from airflow_provider_varian.dimse.command_set import C_MOVE_RQ
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.suboperations import Progress, SubOperations, follow
 from airflow_provider_varian.errors import UnknownMoveDestinationError
@@ -47,12 +48,10 @@ def move(
     :raises CancelledError: cancelled.
     """
     seconds = association.peer.retrieve_deadline if deadline is None else deadline
-    request = C_MOVE()
-    request.MoveDestination = destination
     with exchange(
         association, "C-MOVE", model_uid, C_MOVE, deadline=seconds, idle_for=idle_for, meanwhile=meanwhile
     ) as running:
-        running.send(request, identifier)
+        running.send(C_MOVE_RQ, identifier, destination=destination)
         try:
             return follow(running, C_MOVE, on_progress)
         except UnknownMoveDestinationError as error:

@@ -56,11 +56,16 @@ def hand_back(assoc: Association) -> None:
 
 
 def wait_for_end(assoc: Association) -> None:
-    """Wait until the watch has dealt with the end that the peer asked for; one that takes long is cut short."""
+    """Wait until the watch has dealt with the end that the peer asked for; one that takes long is cut short.
+
+    An answer is out when pynetdicom's thread has ended, not yet when the association has: who closes the connection
+    in between leaves the peer without one.
+    """
     deadline = time.monotonic() + _ABORT_SECONDS
-    while assoc.is_established:
+    while assoc.is_established or assoc.dul.is_alive():
         if time.monotonic() > deadline:
-            assoc.abort()
+            if assoc.is_established:
+                assoc.abort()
             return
         time.sleep(_WATCH_SECONDS)
 

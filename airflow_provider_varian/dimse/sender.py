@@ -26,7 +26,6 @@ from typing import Any, Final, Protocol
 
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_CANCEL, C_STORE
-from pynetdicom.pdu_primitives import P_DATA
 
 from airflow_provider_varian.dimse import framing, library, parked
 from airflow_provider_varian.dimse.assembly import Assembly, UnexpectedMessageError
@@ -216,20 +215,6 @@ class LibrarySender:
         if answer is None and self._assoc.is_established and not self._assoc.acse.is_aborted():
             self._assoc.abort()
         return None
-
-
-def send_command(assoc: Association, context_id: int, command: bytes) -> None:
-    """Leave a message without a data set to pynetdicom's thread, which sends it within a millisecond or two.
-
-    :param command: the command set.
-    """
-    size = framing.fragment_size(assoc.dimse.maximum_pdu_size)
-    for start in range(0, len(command), size):
-        fragment = command[start : start + size]
-        last = start + size >= len(command)
-        primitive: Any = P_DATA()
-        primitive.presentation_data_value_list.append((context_id, (b"\3" if last else b"\1") + fragment))
-        assoc.dul.send_pdu(primitive)
 
 
 def _checked(assoc: Association, request: StoreRequest, slices: Sequence[Slice]) -> tuple[bytes, int]:

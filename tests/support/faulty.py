@@ -1,7 +1,9 @@
-"""A clinic with single objects hidden, or listed but not to be had."""
+"""A clinic with single objects hidden, listed but not to be had, or held up."""
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -43,3 +45,29 @@ class Faulty:
         if self.broken(node.uid):
             raise ValueError("this object cannot be exported")
         return node.fetch()
+
+
+@dataclass
+class Gate:
+    """Holds up one object when it is asked for first; to be the ``broken`` or ``hidden`` of :class:`Faulty`.
+
+    :param before: so many others are let through before.
+    :ivar asked: how often each object was asked for, in the order of the first time.
+    :ivar reached: set when one is held up; no other is from then on.
+    :ivar opened: to be set at the end: it lets the object go.
+    """
+
+    before: int = 0
+    asked: Counter[str] = field(default_factory=Counter)
+    reached: threading.Event = field(default_factory=threading.Event)
+    opened: threading.Event = field(default_factory=threading.Event)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __call__(self, uid: str) -> bool:
+        with self._lock:
+            self.asked[uid] += 1
+            if len(self.asked) <= self.before or self.reached.is_set():
+                return False
+            self.reached.set()
+        self.opened.wait(600)
+        return False

@@ -24,8 +24,14 @@ from pynetdicom.dimse_primitives import C_FIND, C_GET, C_MOVE
 from pynetdicom.dsutils import decode, encode
 from pynetdicom.presentation import PresentationContext
 
-from airflow_provider_varian.dimse import framing, library, sender
-from airflow_provider_varian.dimse.command_set import C_GET_RSP, C_MOVE_RSP, RetrieveProgress, StoreRequest
+from airflow_provider_varian.dimse import framing, library, outbox, sender
+from airflow_provider_varian.dimse.command_set import (
+    C_GET_RSP,
+    C_MOVE_RSP,
+    FindResponse,
+    RetrieveProgress,
+    StoreRequest,
+)
 from airflow_provider_varian.dimse.slices import Slice
 from airflow_provider_varian.dimse.status import Service
 from airflow_provider_varian.errors import ConfigurationError
@@ -118,9 +124,14 @@ class Exchange:
         """
         if self.broken:
             return
-        if status is not None and counts is not None and remaining and identifier is None and not comment:
-            self._report(status, counts)
-            return
+        if status is not None and not comment:
+            # What comes once for each object or row goes by the fast codec.
+            if counts is not None and remaining and identifier is None:
+                self._report(status, counts)
+                return
+            if counts is None and type(self.request) is C_FIND:
+                self._match(status, identifier)
+                return
         response: Any = type(self.request)()
         response.MessageID = self.request.MessageID
         response.MessageIDBeingRespondedTo = self.request.MessageID
@@ -138,8 +149,16 @@ class Exchange:
             response.Identifier = BytesIO(encoded(identifier, self.context))
         self.assoc.dimse.send_msg(response, self.context.context_id or 0)
 
+    def _match(self, status: int, identifier: Dataset | None) -> None:
+        """Send a response to a C-FIND."""
+        data_set = b"" if identifier is None else encoded(identifier, self.context)
+        response = FindResponse(
+            str(self.request.AffectedSOPClassUID), self.request.MessageID or 0, status, has_identifier=bool(data_set)
+        )
+        outbox.post(self.assoc, self.context.context_id or 0, response.encoded(), data_set)
+
     def _report(self, status: int, counts: Counts) -> None:
-        """Send a response that says how far a retrieve is: one for each object, so by the fast codec."""
+        """Send a response that says how far a retrieve is."""
         report = RetrieveProgress(
             command_field=_RESPONSES[type(self.request)],
             sop_class_uid=str(self.request.AffectedSOPClassUID),
@@ -150,7 +169,7 @@ class Exchange:
             failed=counts.failed,
             warning=counts.warning,
         )
-        sender.send_command(self.assoc, self.context.context_id or 0, report.encoded())
+        outbox.post(self.assoc, self.context.context_id or 0, report.encoded())
 
 
 def divert(event: evt.Event, serve: Callable[[Exchange], None]) -> None:

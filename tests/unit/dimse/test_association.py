@@ -35,6 +35,7 @@ from airflow_provider_varian.errors import (
     PermanentRejectionError,
     TransientRejectionError,
 )
+from airflow_provider_varian.waiting import QuietHours, Waiting
 
 
 def no_threads_left(before):
@@ -74,14 +75,17 @@ def test_is_aborted_when_the_block_raises(scp, peer_at):
     assert not association.assoc.is_established
 
 
-def test_is_released_when_the_block_finds_something_missing(scp, peer_at):
+@pytest.mark.parametrize(
+    "error", [NotFoundError("no such plan"), Waiting(QuietHours(deferred_as="aria"), "quiet hours")], ids=repr
+)
+def test_is_released_when_the_block_finds_something_missing_or_is_put_off(scp, peer_at, error):
     ended = []
     port = scp([(evt.EVT_ABORTED, lambda _: ended.append("aborted")), (evt.EVT_RELEASED, lambda _: ended.append("ok"))])
     with (
-        pytest.raises(NotFoundError),
+        pytest.raises(type(error)),
         associate(peer_at(port), contexts.verification(), step="C-ECHO") as association,
     ):
-        raise NotFoundError("no such plan")
+        raise error
     wait_until(lambda: ended)
     assert ended == ["ok"]
     assert association.assoc.is_released
@@ -342,7 +346,9 @@ def test_abort_of_an_idle_association_is_noticed(peer_at):
             echo(association)
 
 
-def test_release_of_an_idle_association_is_answered(peer_at):
+@pytest.fixture
+def releasing():
+    """A peer that releases once it is told to: what it plays, what tells it, and what it sets once it is answered."""
     go, answered = threading.Event(), threading.Event()
 
     def play(wire):
@@ -353,12 +359,31 @@ def test_release_of_an_idle_association_is_answered(peer_at):
         assert kind == 6
         answered.set()
 
+    return play, go, answered
+
+
+def test_release_of_an_idle_association_is_answered(peer_at, releasing):
+    play, go, answered = releasing
     with raw_peer(play) as port, associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
         go.set()
         assert answered.wait(5)
         wait_until(lambda: association.assoc.is_released)
         with pytest.raises(AssociationAbortedError):
             echo(association)
+
+
+def test_who_leaves_while_the_peer_releases_lets_the_answer_out_first(peer_at, releasing):
+    play, go, answered = releasing
+    with raw_peer(play) as port:
+        with associate(peer_at(port), contexts.verification(), step="C-ECHO") as association:
+            send = association.assoc.dul._send
+            # Held back for much longer than the watch takes to call the association ended, as where other threads run
+            # first: whoever leaves then closes the connection before the answer is out.
+            association.assoc.dul._send = lambda pdu: (time.sleep(0.3), send(pdu))
+            parked.claim(association.assoc)
+            go.set()
+            wait_until(lambda: parked.end_waits(association.assoc))
+        assert answered.wait(5)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

@@ -6,12 +6,24 @@ from io import BytesIO
 
 import pytest
 from pynetdicom import dimse_messages
-from pynetdicom.dimse_primitives import C_GET, C_MOVE, C_STORE
+from pynetdicom.dimse_primitives import C_ECHO, C_FIND, C_GET, C_MOVE, C_STORE
 from pynetdicom.dsutils import encode
 from support.raw_peer import C_CANCEL_RQ, C_STORE_RQ, RSP, build_command
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse.command_set import C_GET_RSP, C_MOVE_RSP, Command, RetrieveProgress, StoreRequest
+from airflow_provider_varian.dimse.command_set import (
+    C_ECHO_RQ,
+    C_FIND_RQ,
+    C_GET_RQ,
+    C_GET_RSP,
+    C_MOVE_RQ,
+    C_MOVE_RSP,
+    Command,
+    FindResponse,
+    Request,
+    RetrieveProgress,
+    StoreRequest,
+)
 
 
 def by_the_library(message, primitive):
@@ -36,6 +48,33 @@ def test_a_store_request_is_encoded_as_pynetdicom_does(uid, originator):
 
 @pytest.mark.parametrize(
     ("field", "message", "primitive"),
+    [
+        (C_ECHO_RQ, dimse_messages.C_ECHO_RQ, C_ECHO),
+        (C_FIND_RQ, dimse_messages.C_FIND_RQ, C_FIND),
+        (C_GET_RQ, dimse_messages.C_GET_RQ, C_GET),
+        (C_MOVE_RQ, dimse_messages.C_MOVE_RQ, C_MOVE),
+    ],
+)
+@pytest.mark.parametrize("destination", ["AIRFLOW", "EVEN", "SIXTEEN LETTERS!"])
+def test_a_request_is_encoded_as_pynetdicom_does(field, message, primitive, destination):
+    asked = primitive()
+    asked.MessageID, asked.AffectedSOPClassUID = 65535, uids.STUDY_ROOT_FIND
+    if field != C_ECHO_RQ:
+        asked.Priority, asked.Identifier = 0, BytesIO(b"x")
+    move_destination = destination if field == C_MOVE_RQ else None
+    if move_destination:
+        asked.MoveDestination = move_destination
+    request = Request(
+        command_field=field,
+        sop_class_uid=uids.STUDY_ROOT_FIND,
+        message_id=65535,
+        move_destination=move_destination,
+    )
+    assert request.encoded() == by_the_library(message(), asked)
+
+
+@pytest.mark.parametrize(
+    ("field", "message", "primitive"),
     [(C_MOVE_RSP, dimse_messages.C_MOVE_RSP(), C_MOVE()), (C_GET_RSP, dimse_messages.C_GET_RSP(), C_GET())],
 )
 def test_progress_is_encoded_as_pynetdicom_does(field, message, primitive):
@@ -54,6 +93,16 @@ def test_progress_is_encoded_as_pynetdicom_does(field, message, primitive):
         warning=0,
     )
     assert progress.encoded() == by_the_library(message, primitive)
+
+
+@pytest.mark.parametrize(("status", "identifier"), [(0xFF00, b"match"), (0xFF01, b"match"), (0x0000, b"")])
+def test_a_match_is_encoded_as_pynetdicom_does(status, identifier):
+    primitive = C_FIND()
+    primitive.MessageIDBeingRespondedTo, primitive.AffectedSOPClassUID = 65535, uids.STUDY_ROOT_FIND
+    primitive.Status = status
+    primitive.Identifier = BytesIO(identifier) if identifier else None
+    response = FindResponse(uids.STUDY_ROOT_FIND, 65535, status, has_identifier=bool(identifier))
+    assert response.encoded() == by_the_library(dimse_messages.C_FIND_RSP(), primitive)
 
 
 @pytest.mark.parametrize(

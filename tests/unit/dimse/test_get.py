@@ -17,6 +17,7 @@ from airflow_provider_varian import uids
 from airflow_provider_varian.dimse import contexts, library, streaming
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.cancellation import Cancellation
+from airflow_provider_varian.dimse.command_set import C_GET_RQ
 from airflow_provider_varian.dimse.exchange import exchange
 from airflow_provider_varian.dimse.get import get
 from airflow_provider_varian.dimse.sink import StorageRefused
@@ -225,7 +226,7 @@ def test_an_object_that_takes_longer_than_the_message_timeout_is_no_silence(peer
         )
         wire.socket.sendall(command)
         for number in range(6):
-            time.sleep(0.2)
+            time.sleep(0.6)
             wire.send_fragment(context, OBJECT[number * 10 : number * 10 + 10], last=False)
         wire.send_fragment(context, OBJECT[60:], last=True)
         assert wire.read_message()[0]["status"] == 0x0000
@@ -233,7 +234,7 @@ def test_an_object_that_takes_longer_than_the_message_timeout_is_no_silence(peer
 
     sink = MemorySink()
     with raw_peer(player(script)) as port:
-        get_from(peer_at(port, dimse_timeout=1.0), identifier, sink)
+        get_from(peer_at(port, dimse_timeout=3.0), identifier, sink)
     assert sink.committed["1.2.3.9"][1] == OBJECT
 
 
@@ -411,7 +412,7 @@ def test_a_sink_is_left_alone_once_the_get_is_over(peer_at, identifier):
         over.set()
         wait_until(lambda: not association.assoc.dimse.msg_queue.empty())
         with exchange(association, "C-GET", uids.STUDY_ROOT_GET, C_GET) as running:
-            running.send(C_GET(), identifier)
+            running.send(C_GET_RQ, identifier)
             with pytest.raises(AssociationAbortedError, match="C-STORE message that answers nothing"):
                 running.receive(C_GET)
 

@@ -261,9 +261,9 @@ def test_time_spent_on_other_work_is_no_silence_of_the_peer(peer_at, identifier)
         if worked:
             answered.set()
             return False
-        worked.append(time.sleep(1.3))
+        worked.append(time.sleep(3.3))
         return True
 
     with raw_peer(player(script)) as port:
-        report = move_from(peer_at(port, dimse_timeout=1.0), identifier, meanwhile=work)
+        report = move_from(peer_at(port, dimse_timeout=3.0), identifier, meanwhile=work)
     assert report.status == 0x0000

@@ -17,7 +17,7 @@ from support.ports import wait_until
 from support.raw_peer import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, RSP, parse_command, raw_peer
 
 from airflow_provider_varian import uids
-from airflow_provider_varian.dimse import library, parked, sender, stream
+from airflow_provider_varian.dimse import library, outbox, parked, sender, stream
 from airflow_provider_varian.dimse.association import associate
 from airflow_provider_varian.dimse.command_set import C_GET_RSP, RetrieveProgress, StoreRequest
 from airflow_provider_varian.dimse.peer import TlsSettings
@@ -538,7 +538,7 @@ def test_what_pynetdicom_sends_between_two_objects_comes_between_them(sending_to
                 command_field=C_GET_RSP, sop_class_uid=uids.STUDY_ROOT_GET, responds_to=1, status=0xFF00,
                 remaining=number, completed=0, failed=0, warning=0,
             )  # fmt: skip
-            sender.send_command(assoc, 1, report.encoded())
+            outbox.post(assoc, 1, report.encoded())
         wait_until(lambda: len(came) == 10, what="the last report")
     assert came == [each for n in range(1, 6) for each in ((C_STORE_RQ, None, content(300)), (C_GET_RSP, n, b""))]
 

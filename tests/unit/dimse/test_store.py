@@ -311,13 +311,13 @@ def test_a_peer_that_aborts_after_a_long_object_was_not_silent(storage, account,
     read = os.preadv
 
     def read_slowly(*args):
-        time.sleep(0.4)
+        time.sleep(1.2)
         return read(*args)
 
     monkeypatch.setattr(os, "preadv", read_slowly)
     storage.answer = lambda uid: None
     large = Thing(1, slices=[FileRange(file, 0, 1_500_000)])
-    store.store(storage.peer(dimse_timeout=1.0), [large], on_sent=account)
+    store.store(storage.peer(dimse_timeout=3.0), [large], on_sent=account)
     assert isinstance(account.of(1).error, AssociationAbortedError)
     assert "aborted the association" in account.of(1).reason
 

@@ -126,15 +126,15 @@ def test_our_client_takes_local_limit_exceeded_for_something_that_passes(daemon)
 @pytest.mark.parametrize("service", ["C-FIND", "C-MOVE"])
 @pytest.mark.parametrize("step", [Step.ASSOCIATION, Step.REQUEST, Step.FINAL])
 def test_a_stall_is_silence_and_then_it_goes_on(daemon, ask, service, step):
-    fault = Fault(kind=Kind.STALL, step=step, seconds=0.3, times=1)
+    fault = Fault(kind=Kind.STALL, step=step, seconds=0.9, times=1)
     daemon.faults.arm(fault)
-    assert ask(service, patience=0.15).end == "silence"
+    assert ask(service, patience=0.3).end == "silence"
     daemon.faults.arm(fault)
     start = time.monotonic()
     told = ask(service)
     assert told.end == "final"
     assert told.final["status"] == 0x0000
-    assert time.monotonic() - start >= 0.3
+    assert time.monotonic() - start >= 0.9
 
 
 @pytest.mark.fault("stall")
@@ -329,7 +329,7 @@ def test_a_get_suffers_as_a_move_does(daemon, habit, series, fault, error, objec
     habit(get=True)
     daemon.faults.arm(fault)
     sink = CountingSink()
-    peer = peer_of(daemon, dimse_timeout=1 if fault.kind is Kind.STALL else 20)
+    peer = peer_of(daemon, dimse_timeout=4 if fault.kind is Kind.STALL else 20)
     offered = contexts.get(uids.STUDY_ROOT_GET, [uids.RT_IMAGE])
     expected = nullcontext() if error is None else pytest.raises(error)
     with expected, associate(peer, offered, step="C-GET") as association:

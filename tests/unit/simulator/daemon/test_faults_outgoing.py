@@ -176,17 +176,17 @@ def test_a_restart_does_not_wait_for_an_object_that_stalls(daemon, client, heard
 
 @pytest.mark.fault("stall")
 def test_an_object_stalls_in_the_middle_and_then_goes_on(daemon, client, heard, series):
-    daemon.faults.arm(Fault(kind=Kind.STALL, step=Step.OBJECT, at=3, bytes=BYTES, seconds=0.3))
+    daemon.faults.arm(Fault(kind=Kind.STALL, step=Step.OBJECT, at=3, bytes=BYTES, seconds=3.0))
     report = client.move("SERIES", SeriesInstanceUID=series)
     assert (report.status, report.completed) == (0x0000, 10)
-    late = [number for number, seconds in enumerate(ended(heard).seconds, start=1) if seconds >= 0.3]
+    late = [number for number, seconds in enumerate(ended(heard).seconds, start=1) if seconds >= 3.0]
     assert late == [3]
 
 
 @pytest.mark.fault("stall")
 @pytest.mark.quirk(20, "transaction_seconds")
 def test_an_object_that_stalls_longer_than_a_transaction_is_cut_off(daemon, client, heard, habit, series):
-    habit(transaction_seconds=0.5)
+    habit(transaction_seconds=3)
     daemon.faults.arm(Fault(kind=Kind.STALL, step=Step.OBJECT, at=3, bytes=BYTES, seconds=60.0))
     report = client.move("SERIES", SeriesInstanceUID=series)
     assert (report.status, report.completed, report.failed) == (0xB000, 2, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import time
 
 import pytest
@@ -97,6 +98,19 @@ def test_a_query_ends_how_it_shall(daemon, ask, kind, end):
     told, begun = ask()
     assert (told.end, told.pending) == (end, 3)
     assert begun == 0
+
+
+@pytest.mark.fault("reset")
+def test_what_came_ahead_of_a_reset_is_heard_by_who_reads_later(daemon, keys, certificates):
+    daemon.faults.arm(Fault(kind=Kind.RESET, step=Step.ROW, at=3))
+    with raw_client(daemon, tls=client_context(certificates[1])) as client:
+        client.associate()
+        client.socket.sendall(client.request(uids.STUDY_ROOT_FIND, identifier("IMAGE", **keys)))
+        ended = select.poll()
+        ended.register(client.socket, select.POLLERR)
+        assert ended.poll(10_000), "the reset"
+        told = client.listen()
+    assert (told.end, told.pending) == ("reset", 3)
 
 
 @pytest.mark.fault("slow")

@@ -114,19 +114,20 @@ def test_a_receiver_that_takes_longer_than_a_transaction_loses_the_rest(client, 
             proceed.wait(20)
 
     receiver.before = hang
-    habit(transaction_seconds=0.5)
+    habit(transaction_seconds=3)
     report = client.move("SERIES", SeriesInstanceUID=series)
     proceed.set()
     assert (report.status, report.completed, report.failed) == (0xB000, 2, 8)
     receiver.stored.clear()
     receiver.before = None
+    habit(transaction_seconds=60)
     assert client.move("SERIES", SeriesInstanceUID=series).completed == 10
 
 
 @pytest.mark.quirk(20, "transaction_seconds")
 def test_a_retrieve_of_many_short_steps_may_take_longer_than_a_transaction(daemon, client, receiver, habit, series):
-    habit(transaction_seconds=2.5, pending_responses=False)
-    receiver.before = lambda _: time.sleep(0.3)
+    habit(transaction_seconds=5, pending_responses=False)
+    receiver.before = lambda _: time.sleep(0.6)
     with associate(client.peer, contexts.move(uids.STUDY_ROOT_MOVE), step="C-MOVE") as association:
         for _ in range(2):  # the second finds the association as it was
             keys = identifier("SERIES", SeriesInstanceUID=series)

@@ -285,7 +285,7 @@ def test_a_client_that_goes_away_ends_the_move(daemon, receiver, series):
         from airflow_provider_varian.errors import DicomError
 
         with pytest.raises(DicomError):
-            Client(peer_of(daemon, dimse_timeout=1)).move("SERIES", SeriesInstanceUID=series)
+            Client(peer_of(daemon, dimse_timeout=4)).move("SERIES", SeriesInstanceUID=series)
 
     asking = threading.Thread(target=ask)
     asking.start()
