@@ -53,7 +53,13 @@ def get_provider_info() -> dict[str, Any]:
             {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_varian.sensors.dicom"]},
         ],
         "triggers": [
-            {"integration-name": _INTEGRATION, "python-modules": ["airflow_provider_varian.triggers.dicom"]},
+            {
+                "integration-name": _INTEGRATION,
+                "python-modules": [
+                    "airflow_provider_varian.triggers.dicom",
+                    "airflow_provider_varian.triggers.operators",
+                ],
+            },
         ],
         "connection-types": [
             {
@@ -63,6 +69,9 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": connection_fields.UI_FIELD_BEHAVIOUR,
                 "conn-fields": connection_fields.connection_form(),
             }
+        ],
+        "plugins": [
+            {"name": "varian_dicom", "plugin-class": "airflow_provider_varian.plugins.varian_dicom.VarianDicomPlugin"}
         ],
         "config": {"varian": _config_section()},
     }

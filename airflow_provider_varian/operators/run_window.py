@@ -1,4 +1,4 @@
-"""Which days a run lists and judges: Airflow's context in the clinic's time."""
+"""Which days a run lists and judges: Airflow's run in the clinic's time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ from airflow_provider_varian.errors import ConfigurationError
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from airflow.providers.common.compat.sdk import Context
-
     from airflow_provider_varian.query.window import RunWindow
 
 
 def run_window_of(
-    context: Context,
+    run: Any,
     zone: ZoneInfo,
     *,
     first_day: str | date | None = None,
@@ -28,7 +26,7 @@ def run_window_of(
     Days that somebody gave come first, then the run's data interval, then the 24 hours before ``run_after``: a run
     without a logical date (from the API, an asset, or the form) has no data interval, and no ``ds`` either.
 
-    :param context: Airflow's context.
+    :param run: Airflow's run, ``dag_run`` of the context.
     :param zone: the clinic's zone.
     :param first_day: first day, ISO text or a date; empty text counts as not given.
     :param last_day: last day; the same.
@@ -38,7 +36,6 @@ def run_window_of(
     """
     from airflow_provider_varian.query.window import run_window
 
-    run: Any = context["dag_run"]
     return run_window(
         zone,
         data_interval_start=run.data_interval_start,

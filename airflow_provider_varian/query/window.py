@@ -173,7 +173,7 @@ def run_window(
     :param lookback_days: days before the interval that are listed and judged again.
     :raises QueryError: when nothing says what to judge, or the interval is empty.
     """
-    if isinstance(lookback_days, bool) or lookback_days < 0:
+    if not isinstance(lookback_days, int) or isinstance(lookback_days, bool) or lookback_days < 0:
         raise QueryError("lookback_days is not a whole number from 0")
     if first_day or last_day:
         interval = day_window(first_day or last_day or date.min, last_day or first_day or date.min, zone)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
+from importlib.metadata import distribution
 from importlib.resources import files
 from pathlib import Path
+from pkgutil import iter_modules
 
 import jsonschema
 import pytest
+from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.triggers.base import BaseTrigger
 
 import airflow_provider_varian
 from airflow_provider_varian.connection_fields import CONNECTION_FIELDS
@@ -45,6 +50,7 @@ def test_metadata_is_valid_by_the_strict_schema_of_community_providers():
 def _named() -> list[str]:
     info = get_provider_info()
     names = [each["hook-class-name"] for each in info["connection-types"]]
+    names += [each["plugin-class"] for each in info["plugins"]]
     for kind in _KINDS:
         for each in info[kind]:
             names += each["python-modules"]
@@ -58,6 +64,31 @@ def test_what_the_metadata_names_can_be_imported(name):
     except ModuleNotFoundError:
         module, _, attribute = name.rpartition(".")
         assert hasattr(importlib.import_module(module), attribute)
+
+
+def test_the_plugin_is_an_entry_point_too():
+    """Where providers are discovered lazily, Airflow loads no plugin that the metadata alone names."""
+    named = {each["name"]: each["plugin-class"] for each in get_provider_info()["plugins"]}
+    ours = distribution("airflow-provider-varian").entry_points.select(group="airflow.plugins")
+    assert {each.name: each.value.replace(":", ".") for each in ours} == named
+    assert {each.name: each.load().name for each in ours} == {name: name for name in named}
+
+
+@pytest.mark.parametrize("kind", ["operators", "sensors", "triggers"])
+def test_whatever_may_be_used_is_in_a_module_that_the_metadata_names(kind):
+    """Also what a later module brings."""
+    package = importlib.import_module(f"airflow_provider_varian.{kind}")
+    modules = [importlib.import_module(f"{package.__name__}.{each.name}") for each in iter_modules(package.__path__)]
+    named = [importlib.import_module(name) for each in get_provider_info()[kind] for name in each["python-modules"]]
+    made_here = {
+        found
+        for module in modules
+        for found in vars(module).values()
+        if inspect.isclass(found) and issubclass(found, (BaseOperator, BaseTrigger)) and not inspect.isabstract(found)
+        if found.__module__.startswith(f"{package.__name__}.") and not found.__name__.startswith("_")
+    }
+    assert made_here
+    assert [each for each in made_here if not any(vars(module).get(each.__name__) is each for module in named)] == []
 
 
 def test_every_kind_belongs_to_a_named_integration():
