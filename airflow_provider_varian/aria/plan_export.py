@@ -20,12 +20,14 @@ from airflow_provider_varian.aria.plan_set import Completeness, Member, PlanSet,
 from airflow_provider_varian.aria.plan_set_resolver import Finder, open_chart
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import DicomError
+from airflow_provider_varian.retrieval.asked import goes_on, put_off
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.earlier import begun
 from airflow_provider_varian.retrieval.held import Verify
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest, leave_pending, load_manifest
 from airflow_provider_varian.retrieval.outcome import Outcome, State
+from airflow_provider_varian.waiting import Try, Waiting
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.request import Expected
@@ -52,6 +54,7 @@ class Site:
     :param known_failure: says why an object that did not come can not come; empty when that is not known.
     :param former_pools: those of earlier runs, below it too, the latest first.
     :param verify: is a file of the plan's folder held when it has its size (``path``), or its ``hash`` too?
+    :param task_try: in which try of a task, if one has to be known.
     """
 
     peer_name: str
@@ -66,6 +69,7 @@ class Site:
     former_pools: tuple[PurePosixPath, ...] = ()
     verify: Verify = "path"
     known_failure: Callable[[Expected], str] = lambda item: ""
+    task_try: Try | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +193,7 @@ class _Export:
         self._on_change = on_change
         self._cancellation = cancellation
         self._folder = self._opened()
+        previous = load_manifest(site.destination, export_id)
         self._manifest = begun(
             export_id,
             request={
@@ -204,9 +209,11 @@ class _Export:
             peer_ae_title=site.peer_name,
             layout=f"{plan_uid}/{{Modality}}/{{SOPInstanceUID}}.dcm",
             warnings=(),
-            previous=load_manifest(site.destination, export_id),
+            previous=previous,
+            goes_on=goes_on(previous, site.task_try),
         )
-        self._manifest.timings["started"] = _now()
+        self._manifest.waiting = None
+        self._manifest.timings.setdefault("started", _now())
         self._began = time.monotonic()
 
     def run(self, patient_id: str, wanted: frozenset[Role]) -> PlanExport:
@@ -222,6 +229,10 @@ class _Export:
             )
             with self._site.plan_turn():
                 return self._file(found)
+        except Waiting as waiting:
+            put_off(self._manifest, waiting, self._site.task_try)
+            self._write()
+            raise
         except DicomError as error:
             leave_pending(self._manifest, error, self._write)
             raise

@@ -17,6 +17,7 @@ from typing import Any, Final
 from airflow_provider_varian.errors import ConfigurationError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
 from airflow_provider_varian.retrieval.layout import safe_value
+from airflow_provider_varian.retrieval.schema import check_schema_version
 
 SCHEMA_VERSION: Final = 1
 _STEP: Final = "snapshot"
@@ -155,14 +156,8 @@ def read_snapshot(destination: Destination, name: str) -> Snapshot | None:
         return None
     try:
         values = json.loads(text)
-        version = values["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"the snapshot {destination.uri_of(path)} has schema version {version!r}, "
-                f"and {SCHEMA_VERSION} is what is read here",
-                step=_STEP,
-                hint="Update airflow-provider-varian, or use a snapshot of another name",
-            )
+        what = f"the snapshot {destination.uri_of(path)}"
+        check_schema_version(values, SCHEMA_VERSION, what=what, step=_STEP, instead="a snapshot of another name")
         return Snapshot.from_json(values)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ConfigurationError(

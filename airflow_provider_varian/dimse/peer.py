@@ -55,6 +55,8 @@ class Peer:
 
     ``move_destination`` is the calling AE title when none is given. Times are seconds, ``max_pdu``
     bytes. ``quiet_hours`` maps ``"daily"`` or a weekday to tuples of ``"HH:MM-HH:MM"``.
+    ``deferred_as`` is no setting of a connection: it is the name by which somebody else can wait for the peer, who is
+    asked to (:mod:`airflow_provider_varian.waiting`); empty: whoever comes to a long wait waits himself.
     """
 
     host: str
@@ -84,6 +86,7 @@ class Peer:
     tls: TlsSettings | None = None
     user_identity: UserIdentity | None = None
     require_user_identity: bool = False
+    deferred_as: str = ""
 
     def __post_init__(self) -> None:
         if not self.move_destination:

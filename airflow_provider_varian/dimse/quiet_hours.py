@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
 from airflow_provider_varian.errors import ConfigurationError, QuietHoursError
+from airflow_provider_varian.waiting import WORTH_SECONDS, QuietHours, Waiting
 
 if TYPE_CHECKING:
     from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -121,8 +122,16 @@ def wait_past(peer: Peer, cancellation: Cancellation) -> bool:
 
     :return: whether there was anything to wait for.
     :raises CancelledError: cancelled meanwhile.
+    :raises Waiting: somebody else is to wait for their end.
     """
     waited = False
+    if peer.deferred_as and (until := quiet_until(peer)) is not None:
+        cancellation.raise_if_cancelled()
+        if (until - utc_now()).total_seconds() >= WORTH_SECONDS:
+            raise Waiting(
+                QuietHours(deferred_as=peer.deferred_as),
+                f"{peer.name} is left alone until {in_words(until)}: these are its quiet hours",
+            )
     for seconds in _naps(peer):
         waited = True
         cancellation.pause(seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_varian.query.level import Level
     from airflow_provider_varian.query.profile import Profile
     from airflow_provider_varian.query.query import Query
+    from airflow_provider_varian.waiting import Try
 
 _Result = TypeVar("_Result")
 
@@ -38,6 +40,9 @@ class DicomHook(TransferVerbs, BaseHook):
     No network and no look-up happens before a verb, or :attr:`peer`, is used.
 
     :param dicom_conn_id: the connection, of type ``dicom``.
+    :param deferring: work that comes to a long wait ends with :class:`~airflow_provider_varian.waiting.Waiting`, for an
+        operator that has the triggerer wait.
+    :param task_try: of which try, for who goes on after such a wait.
     """
 
     conn_name_attr = "dicom_conn_id"
@@ -45,9 +50,18 @@ class DicomHook(TransferVerbs, BaseHook):
     conn_type = connection_fields.CONNECTION_TYPE
     hook_name = connection_fields.HOOK_NAME
 
-    def __init__(self, dicom_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        dicom_conn_id: str = default_conn_name,
+        *,
+        deferring: bool = False,
+        task_try: Try | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.dicom_conn_id = dicom_conn_id
+        self.deferring = deferring
+        self.task_try = task_try
 
     @cached_property
     def peer(self) -> Peer:
@@ -220,7 +234,8 @@ class DicomHook(TransferVerbs, BaseHook):
     def _peer_of(self, connection: Connection) -> Peer:
         from airflow_provider_varian.dimse.peer import connection_parts, peer_from_connection
 
-        return peer_from_connection(**connection_parts(self.dicom_conn_id, connection))
+        peer = peer_from_connection(**connection_parts(self.dicom_conn_id, connection))
+        return replace(peer, deferred_as=self.dicom_conn_id) if self.deferring else peer
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:

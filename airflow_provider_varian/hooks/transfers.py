@@ -26,10 +26,15 @@ if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.store import StoreResult
     from airflow_provider_varian.retrieval.third_party import ThirdPartyResult
     from airflow_provider_varian.retrieval.versions import Refresh
+    from airflow_provider_varian.waiting import Try
 
 
 class TransferVerbs(ABC):
     """Select, retrieve, move and store, with the peer of a connection."""
+
+    #: See :class:`.dicom.DicomHook`.
+    deferring: bool
+    task_try: Try | None
 
     @property
     @abstractmethod
@@ -151,6 +156,7 @@ class TransferVerbs(ABC):
                 spool_retention_seconds=settings.spool_retention_seconds(),
                 on_query=audit.asking(self.peer),
                 observer=told,
+                task_try=self.task_try,
             )
 
     def move(
@@ -194,7 +200,7 @@ class TransferVerbs(ABC):
         from airflow_provider_varian.retrieval.third_party import move_to_third_party
         from airflow_provider_varian.retrieval.trail_exports import Moving
 
-        verifying = DicomHook(verify_dicom_conn_id) if verify_dicom_conn_id else None
+        verifying = DicomHook(verify_dicom_conn_id, deferring=self.deferring) if verify_dicom_conn_id else None
         with audit.work_trail(self.peer) as trail, Moving(trail, self.peer, move_destination) as told:
             return move_to_third_party(
                 self.peer,
@@ -214,6 +220,7 @@ class TransferVerbs(ABC):
                 on_account=told.changed,
                 on_query=audit.asking(self.peer),
                 cancellation=cancellation,
+                task_try=self.task_try,
             )
 
     def store(

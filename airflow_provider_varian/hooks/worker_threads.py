@@ -22,6 +22,8 @@ WORKERS: Final = 8
 
 _pool: ThreadPoolExecutor | None = None
 _pool_lock: Final = threading.Lock()
+#: Another one: who is given the pool must not wait for imports.
+_import_lock: Final = threading.Lock()
 
 
 async def in_thread(peer: Peer, verb: Callable[..., _Result]) -> _Result:
@@ -49,5 +51,15 @@ def shared_pool() -> ThreadPoolExecutor:
     global _pool
     with _pool_lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max_workers=WORKERS, thread_name_prefix="dicom-async")
+            _pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="dicom-async", initializer=_import_libraries)
         return _pool
+
+
+def _import_libraries() -> None:
+    """Have one thread import what all of them need, and the others wait for it.
+
+    The modules of pydicom import each other: of two threads that begin to, one is given a module that is not whole.
+    """
+    with _import_lock:
+        import pydicom  # noqa: F401
+        import pynetdicom  # noqa: F401

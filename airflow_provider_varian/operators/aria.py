@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_varian.errors import ConfigurationError, DicomError, EmptyResultError, IncompleteRetrievalError
-from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.hooks.settings import root_of
 from airflow_provider_varian.operators.machines import read_machine
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
@@ -53,6 +52,8 @@ class AriaQAImagesOperator(RetrievingOperator):
     :param row_key: instead of it, the opaque key of a machine (templated) ...
     :param rows_uri: ... in a file that :func:`.machines.write_machines` wrote (templated).
     :param dicom_conn_id: the connection (templated); None: the machine's. It must name the clinic's time zone.
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     :param first_day: first day of the clinic to list, ``YYYY-MM-DD`` (templated); empty: the run's data interval,
         else the 24 hours before ``run_after``.
     :param last_day: last day, which is then judged for the state (templated); empty: the first.
@@ -121,7 +122,7 @@ class AriaQAImagesOperator(RetrievingOperator):
         try:
             result = qa_images_of(
                 context,
-                DicomHook(self.dicom_conn_id or machine.dicom_conn_id),
+                self.hook_of(self.dicom_conn_id or machine.dicom_conn_id),
                 machine,
                 first_day=self.first_day,
                 last_day=self.last_day,

@@ -31,6 +31,8 @@ class DicomEchoOperator(DicomOperator):
     Returns the seconds that the answer took and the peer's implementation version.
 
     :param dicom_conn_id: the connection (templated).
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     :param query: also ask an empty C-FIND: a daemon answers C-ECHO while its database is down.
     """
 
@@ -70,6 +72,8 @@ class DicomFindOperator(DicomOperator):
         further tasks over (read them with :func:`airflow_provider_varian.operators.rows.read_row`); ``answers`` the
         answers themselves, which puts whatever they hold into Airflow's database.
     :param dicom_conn_id: the connection (templated).
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("dicom_conn_id", "level", "keys", "destination")

@@ -25,3 +25,13 @@ def retrieval_id(context: Context, part: str = "") -> str:
         map_index=-1 if instance.map_index is None else instance.map_index,
     )
     return str(uuid.uuid5(uuid.UUID(whole), part)) if part else whole
+
+
+def try_id(context: Context) -> str:
+    """Return the ID of a try of a task instance, the same for each of its pieces when it is deferred in between.
+
+    Airflow gives a task instance another ID for each try, when it is cleared too.
+
+    :param context: Airflow's context.
+    """
+    return str(context["ti"].id)

@@ -67,6 +67,8 @@ class AriaPatientListOperator(DicomOperator):
     :param stable_interval_seconds: seconds between two of them; None: the same.
     :param port_wait_seconds: how long to wait for a receiver port, where records have to be read.
     :param dicom_conn_id: the connection (templated). It must name the clinic's time zone.
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("dicom_conn_id", "kind", "first_day", "last_day", "snapshot", "destination")
@@ -110,7 +112,7 @@ class AriaPatientListOperator(DicomOperator):
         check_choice("on_empty", self.on_empty, ("skip", "fail", "accept"))
         zone = clinic_zone(self.hook.peer.timezone)
         run = run_window_of(
-            context,
+            context["dag_run"],
             zone,
             first_day=self.first_day,
             last_day=self.last_day,

@@ -15,7 +15,6 @@ from airflow_provider_varian.errors import (
     IncompleteRetrievalError,
     NotFoundError,
 )
-from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.hooks.settings import below, root_of
 from airflow_provider_varian.operators.identity import retrieval_id
 from airflow_provider_varian.operators.manifest_xcom import ManifestPusher
@@ -82,6 +81,8 @@ class AriaPlanExportOperator(RetrievingOperator):
     :param stable_interval_seconds: seconds between two of them.
     :param settle_seconds: seconds of quiet after which late objects are given up.
     :param dicom_conn_id: the connection (templated).
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = (
@@ -164,7 +165,7 @@ class AriaPlanExportOperator(RetrievingOperator):
         if self.store_conn_id:
             from airflow_provider_varian.dimse.store import check_allowed
 
-            check_allowed(DicomHook(self.store_conn_id).peer)
+            check_allowed(self.hook_of(self.store_conn_id).peer)
 
     def _wanted(self) -> frozenset[Role]:
         from airflow_provider_varian.aria.plan_set import Role
@@ -249,7 +250,7 @@ class AriaPlanExportOperator(RetrievingOperator):
     def _stored(self, context: Context, root: ObjectStoragePath, export: PlanExport) -> dict[str, Any]:
         """Send what is in the folder by C-STORE; return what that changes of what is told."""
         paths = sorted(str(each.path) for each in export.filed.values())
-        result = DicomHook(self.store_conn_id or "").store(
+        result = self.hook_of(self.store_conn_id or "").store(
             [below(root, path) for path in paths],
             store_id=_lasting_id(context, export.plan_set.plan_uid, f"store {self.store_conn_id}"),
             destination=root,

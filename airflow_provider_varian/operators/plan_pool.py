@@ -111,6 +111,7 @@ def site_of(
         method=hook.peer.retrieve_method,
         verify=retrieving.verify or "path",
         known_failure=known_failure,
+        task_try=hook.task_try,
     )
 
 

@@ -83,7 +83,7 @@ def qa_images_of(
     from airflow_provider_varian.query.window import clinic_zone
 
     zone = clinic_zone(hook.peer.timezone)
-    run = run_window_of(context, zone, first_day=first_day, last_day=last_day, lookback_days=lookback_days)
+    run = run_window_of(context["dag_run"], zone, first_day=first_day, last_day=last_day, lookback_days=lookback_days)
     log.info("Listing %s to %s; %s sets the state", run.days[0], run.days[-1], run.run_day)
     with hook.find_session(cancellation=cancellation) as session:
         plan, about_plans = find_plan(session, machine.patient_id, machine.plan_label, machine.course)

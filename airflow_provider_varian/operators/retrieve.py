@@ -58,6 +58,8 @@ class DicomRetrieveOperator(RetrievingOperator):
     :param stable_interval_seconds: seconds between two of them.
     :param settle_seconds: seconds of quiet after which late objects are given up.
     :param dicom_conn_id: the connection (templated).
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("dicom_conn_id", "keys", "level", "destination", "layout")

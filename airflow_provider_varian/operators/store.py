@@ -47,6 +47,8 @@ class DicomStoreOperator(DicomOperator):
         peer accepted some objects only. When it accepted none the task fails.
     :param on_empty: ``skip``, ``fail`` (and retry) or ``accept`` when there is no file.
     :param dicom_conn_id: the connection (templated).
+    :param deferrable: leave long waits to the triggerer, and hold no worker meanwhile; the default is
+        ``[operators] default_deferrable``.
     """
 
     template_fields: Sequence[str] = ("dicom_conn_id", "files", "destination")

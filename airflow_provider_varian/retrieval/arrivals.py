@@ -6,8 +6,8 @@ standing receiver elsewhere publishes (:mod:`.standing_arrivals`).
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import Protocol
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from airflow_provider_varian.dimse import quiet_hours
 from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -32,6 +32,10 @@ class Arrivals(Protocol):
         """How long nothing may be seen at most while the peer has sent more, as it says, than has been seen."""
 
     @property
+    def can_be_watched(self) -> bool:
+        """Whether somebody else can wait here for what comes, while this process is gone."""
+
+    @property
     def heard(self) -> bool:
         """Whether anything came that may be for us, since the start."""
 
@@ -42,8 +46,20 @@ class Arrivals(Protocol):
         :raises ConfigurationError: when it cannot be used as it is configured.
         """
 
-    def stop(self) -> None:
-        """End; harmless before :meth:`start`."""
+    def stop(self, *, for_now: bool = False) -> None:
+        """End; harmless before :meth:`start`.
+
+        :param for_now: somebody goes on later, in the same try; what comes meanwhile is still waited for.
+        """
+
+    def record(self, uids: Collection[str]) -> dict[str, Any]:
+        """Return, as JSON, what whoever goes on has to know to tell what is ours.
+
+        :param uids: SOP Instance UIDs of what is outstanding.
+        """
+
+    def resume(self, record: Mapping[str, Any]) -> None:
+        """Go on with what :meth:`record` returned; called once, after :meth:`start`."""
 
     def announce(self, uids: Collection[str], whole: Collection[str]) -> None:
         """Note what is about to be asked for, before the first request for it.
@@ -96,6 +112,8 @@ class InTaskArrivals:
 
     lag_seconds = 0.0
     unseen_seconds = 0.0
+    #: Nobody would listen.
+    can_be_watched = False
 
     def __init__(
         self,
@@ -140,10 +158,17 @@ class InTaskArrivals:
                 if quiet_hours.quiet_until(self._peer) is None:
                     raise
 
-    def stop(self) -> None:
+    def stop(self, *, for_now: bool = False) -> None:
         """Stop listening."""
         if self._receiver is not None:
             self._receiver.stop()
+
+    def record(self, uids: Collection[str]) -> dict[str, Any]:
+        """Nothing: what comes to a living task's receiver is its own."""
+        return {}
+
+    def resume(self, record: Mapping[str, Any]) -> None:
+        """Nothing, as above."""
 
     def announce(self, uids: Collection[str], whole: Collection[str]) -> None:
         """Nothing to note: nobody else takes from a living task's receiver."""

@@ -51,6 +51,7 @@ def begun(
     layout: str,
     warnings: Iterable[str],
     previous: Manifest | None,
+    goes_on: bool = False,
 ) -> Manifest:
     """Return the manifest that a try begins with.
 
@@ -60,6 +61,7 @@ def begun(
     :param layout: the template that paths are made with.
     :param warnings: what to know of how the request was made.
     :param previous: the manifest of the earlier try, if there is one.
+    :param goes_on: it is no other try: somebody else has waited meanwhile (:mod:`.asked`).
     """
     manifest = Manifest(
         id=retrieval_id,
@@ -70,17 +72,22 @@ def begun(
         warnings=list(warnings),
     )
     if previous is not None:
-        go_on(manifest, previous)
+        go_on(manifest, previous, is_same_try=goes_on)
     return manifest
 
 
-def go_on(manifest: Manifest, previous: Manifest) -> None:
+def go_on(manifest: Manifest, previous: Manifest, *, is_same_try: bool = False) -> None:
     """Let the manifest of a try go on with what an earlier try wrote.
 
     :param manifest: that of the try that begins; it has nothing but what is asked for.
     :param previous: that of the earlier try.
+    :param is_same_try: it is no other try: somebody else has waited meanwhile.
     """
-    manifest.attempts = previous.attempts + 1
+    manifest.attempts = previous.attempts + (not is_same_try)
+    if is_same_try:
+        manifest.waiting = previous.waiting
+        manifest.warnings = list(dict.fromkeys((*previous.warnings, *manifest.warnings)))
+        manifest.timings = {**manifest.timings, **previous.timings}
     # A try that finds everything held asks nobody: what is known of the peer stays known.
     manifest.peer = {**previous.peer, **manifest.peer}
     manifest.requests = previous.requests

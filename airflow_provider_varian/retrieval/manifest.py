@@ -14,6 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_varian.dimse.association import Negotiated
+from airflow_provider_varian.dimse.suboperations import SubOperations
 from airflow_provider_varian.errors import CancelledError, DestinationWriteError, DicomError
 from airflow_provider_varian.retrieval.destination import OWN_FOLDER, Destination
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger, NotAUidError
@@ -55,6 +56,12 @@ class RequestReport:
     failed_sop_instance_uids: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def note(self, done: SubOperations) -> None:
+        """Write down what the peer reports at the end."""
+        self.status, self.remaining = done.status, done.remaining
+        self.completed, self.failed, self.warning = done.completed, done.failed, done.warning
+        self.failed_sop_instance_uids = list(done.failed_sop_instance_uids)
+
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready mapping; a count that was not reported is null."""
         values = asdict(self)
@@ -94,6 +101,8 @@ class Manifest:
     :param fallbacks: why another method or level was used, in order.
     :param warnings: what else to know.
     :param timings: ``started`` and ``finished`` (ISO 8601, UTC) and seconds by step.
+    :param waiting: while somebody else waits for it: for what, and what to know to go on (:mod:`.asked`).
+    :param judged_in: in which try of a task, where one may be run in pieces.
     """
 
     id: str
@@ -108,6 +117,8 @@ class Manifest:
     fallbacks: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     timings: dict[str, Any] = field(default_factory=dict)
+    waiting: dict[str, Any] | None = None
+    judged_in: str = ""
 
     @property
     def path(self) -> PurePosixPath:
@@ -131,7 +142,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         """Return it as JSON-ready mapping."""
-        return {
+        told = {
             "schema_version": SCHEMA_VERSION,
             "id": self.id,
             "outcome": str(self.outcome),
@@ -148,6 +159,11 @@ class Manifest:
             "warnings": self.warnings,
             "timings": self.timings,
         }
+        if self.waiting is not None:
+            told["waiting"] = self.waiting
+        if self.judged_in:
+            told["judged_in"] = self.judged_in
+        return told
 
     @classmethod
     def from_json(cls, values: Any) -> Manifest:
@@ -175,6 +191,8 @@ class Manifest:
             fallbacks=list(values["fallbacks"]),
             warnings=list(values["warnings"]),
             timings=dict(values["timings"]),
+            waiting=None if values.get("waiting") is None else dict(values["waiting"]),
+            judged_in=str(values.get("judged_in", "")),
         )
         uids = manifest.request.get("uids", {})
         if type(manifest.attempts) is not int or not all(isinstance(value, list) for value in dict(uids).values()):

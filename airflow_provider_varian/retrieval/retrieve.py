@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -25,30 +25,28 @@ from airflow_provider_varian.query.profile import Profile
 from airflow_provider_varian.receiver.claim_lock import only_try
 from airflow_provider_varian.receiver.observer import Observer
 from airflow_provider_varian.receiver.spool import Spool
-from airflow_provider_varian.receiver.sweep import RETENTION_SECONDS, sweep_if_due
-from airflow_provider_varian.retrieval.arrivals import Arrivals
-from airflow_provider_varian.retrieval.claims import Claims
+from airflow_provider_varian.receiver.sweep import RETENTION_SECONDS
+from airflow_provider_varian.retrieval.asked import Before, is_judged, keep_flags, put_off
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.earlier import begun, forget_fetched, is_unfinished, still_unexpected
 from airflow_provider_varian.retrieval.held import Held, Verify
-from airflow_provider_varian.retrieval.intake import Intake
-from airflow_provider_varian.retrieval.landing import arrivals_of, spool_of
+from airflow_provider_varian.retrieval.landing import spool_of, taking
 from airflow_provider_varian.retrieval.layout import Layout
 from airflow_provider_varian.retrieval.listing import check_keywords
 from airflow_provider_varian.retrieval.manifest import Manifest, leave_pending, load_manifest
 from airflow_provider_varian.retrieval.means import Means, Progress
 from airflow_provider_varian.retrieval.method import Method, check_method, method_of
 from airflow_provider_varian.retrieval.missing import judge_missing
-from airflow_provider_varian.retrieval.outcome import Outcome, State, outcome_of
+from airflow_provider_varian.retrieval.outcome import State, outcome_of
 from airflow_provider_varian.retrieval.patience import patient_profile
 from airflow_provider_varian.retrieval.question import Question
 from airflow_provider_varian.retrieval.receivers import NamedReceiver
-from airflow_provider_varian.retrieval.reception import Reception
 from airflow_provider_varian.retrieval.recheck import RECHECK_ROUNDS, check_rounds
 from airflow_provider_varian.retrieval.request import Expected, RetrievalRequest
 from airflow_provider_varian.retrieval.result import RetrievalResult, message_of
 from airflow_provider_varian.retrieval.transfer import Transfer
 from airflow_provider_varian.retrieval.versions import Refresh, Versions, check_refresh
+from airflow_provider_varian.waiting import Try, Waiting
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import DestinationPath
@@ -88,6 +86,7 @@ def retrieve(
     on_query: OnQuery | None = None,
     observer: Observer | None = None,
     dry_run: bool = False,
+    task_try: Try | None = None,
 ) -> RetrievalResult:
     """Bring what a request names to a destination, and account for each instance.
 
@@ -118,8 +117,11 @@ def retrieve(
     :param on_query: is told of each query.
     :param observer: is told what a receiver in this process does.
     :param dry_run: list and look up what is held; move nothing and write nothing.
+    :param task_try: which try of a task it is: what was left to wait in the same one goes on, and what was judged in it
+        stands.
     :return: the judged retrieval. Outcomes other than ``complete`` are not errors here.
     :raises CancelledError: cancelled; the manifest stays ``pending``.
+    :raises Waiting: so it does while somebody else waits, which a peer with ``deferred_as`` asks for.
     :raises DicomError: when nothing could be retrieved because of it; see
         :mod:`airflow_provider_varian.errors` for the kinds.
     """
@@ -160,6 +162,7 @@ def retrieve(
         recheck_rounds=recheck_rounds,
         on_change=on_change,
         spool_retention_seconds=spool_retention_seconds,
+        task_try=task_try,
     )
     if dry_run:
         return job().plan()
@@ -185,6 +188,7 @@ class _Job:
         recheck_rounds: int,
         on_change: OnChange | None,
         spool_retention_seconds: float,
+        task_try: Try | None,
     ) -> None:
         self._means = means
         self._spool_retention_seconds = spool_retention_seconds
@@ -196,9 +200,13 @@ class _Job:
         self._began = time.monotonic()
         means.cancellation.raise_if_cancelled()
         self._previous = load_manifest(destination, retrieval_id)
-        if self._previous is not None and not is_unfinished(self._previous):
+        self._task_try = task_try
+        self._judged = self._previous if is_judged(self._previous, request, task_try) else None
+        if self._previous is not None and not is_unfinished(self._previous) and self._judged is None:
             forget_fetched(self._previous)
-        self._verify: Verify = verify or ("hash" if is_unfinished(self._previous) else "path")
+        self._before = Before.of(self._previous, task_try, retrieval_id)
+        self._has_looked = False
+        self._verify: Verify = verify or ("hash" if self._before.was_broken_off else "path")
         self._manifest = begun(
             retrieval_id,
             request={**request.summary(), "method": means.method},
@@ -206,8 +214,9 @@ class _Job:
             layout=layout.template,
             warnings=request.warnings,
             previous=self._previous,
+            goes_on=self._before.goes_on,
         )
-        self._manifest.timings["started"] = _now()
+        self._manifest.timings.setdefault("started", _now())
         self._question = Question(
             means,
             request,
@@ -237,15 +246,24 @@ class _Job:
 
         :param spool: where objects are received.
         """
+        if self._judged is not None:
+            self._manifest = self._judged
+            if self._on_change is not None:
+                self._on_change(self._manifest)
+            return self._result(self._destination.uri_of(self._manifest.path))
         self._write()
         try:
             error = self._retrieve(spool)
+        except Waiting as waiting:
+            put_off(self._manifest, waiting, self._task_try, **self._before.noted(looked=self._has_looked))
+            self._write()
+            raise
         except DicomError as problem:
             leave_pending(self._manifest, problem, self._write)
             raise
         self._judge(error)
         self._write()
-        if error is not None and self._has_nothing():
+        if error is not None and not any(entry.is_here for entry in self._manifest.ledger.entries.values()):
             raise error
         return self._result(self._destination.uri_of(self._manifest.path), error)
 
@@ -254,7 +272,19 @@ class _Job:
             self._list(spool)
         if not self._manifest.ledger.entries:
             return None
-        with self._taking(spool) as (arrivals, intake):
+        landing = taking(
+            self._means,
+            spool,
+            manifest=self._manifest,
+            earlier=self._previous.ledger if self._previous else None,
+            destination=self._destination,
+            layout=self._layout,
+            held=self._held,
+            versions=self._versions,
+            on_fetched=self._write,
+            retention_seconds=self._spool_retention_seconds,
+        )
+        with landing as (arrivals, intake):
             self._look_for_held()
             intake.take_leftovers()
             self._write()
@@ -267,12 +297,12 @@ class _Job:
             ) as transfer:
                 with self._timed("transfer"):
                     asked_for_something = bool(self._manifest.ledger.outstanding)
-                    transfer.run(settle_first=self._was_killed())
+                    transfer.run(settle_first=self._was_ended(), has_settled=self._before.has_settled)
                 # A list that was taken just now is not taken again: a rerun that finds all of it held is over.
                 if asked_for_something and not transfer.broke_off and not self._question.request.limited:
                     with self._timed("recheck"):
                         self._recheck(transfer)
-        if asked_for_something:
+        if asked_for_something or self._before.goes_on:
             self._warn_of_unlisted()
         # What came between the last look and the end of the receiver is in the spool, and claimed next time.
         return transfer.error
@@ -285,6 +315,9 @@ class _Job:
 
     def _look_for_held(self) -> None:
         self._held.mark(self._verify)
+        if (self._before.was_looking or self._has_looked) and self._before.goes_on and self._previous is not None:
+            keep_flags(self._manifest.ledger, self._previous.ledger)
+        self._has_looked = True
         if count := self._versions.undecided:
             self._manifest.warn(
                 f"{count} plans, structure sets or doses are held, and the peer does not say whether they changed: "
@@ -310,51 +343,13 @@ class _Job:
                 "come; run it again later, or say how many there should be (minimum)"
             )
 
-    @contextmanager
-    def _taking(self, spool: Spool) -> Iterator[tuple[Arrivals, Intake]]:
-        """Take what arrives, for as long as the block runs."""
-        ledger = self._manifest.ledger
-        is_shared = spool.has_standing()
-        if is_shared:
-            spool.sweep()  # its receiver looks at the rest, when it starts
-        else:
-            spool.reconcile()
-        with closing(Reception(spool)) as reception:
-            claims = Claims(
-                spool,
-                retrieval_id=self._manifest.id,
-                owner=reception.owner,
-                peer=self._means.peer,
-                earlier=self._previous.ledger if self._previous else None,
-            )
-            arrivals = arrivals_of(self._means, reception, claims, retrieval_id=self._manifest.id, ledger=ledger)
-            intake = Intake(
-                reception,
-                claims=claims,
-                arrivals=arrivals,
-                ledger=ledger,
-                destination=self._destination,
-                layout=self._layout,
-                profile=self._means.profile,
-                held=self._held,
-                versions=self._versions,
-                on_fetched=self._write,
-                cancellation=self._means.cancellation,
-            )
-            try:
-                yield arrivals, intake
-            finally:
-                intake.close()
-        receiver = self._means.receiver
-        if receiver is None or receiver.spool_root is None:  # else it is that one's to sweep, running or not
-            # Afterwards: what lay there may have been what this retrieval came for.
-            sweep_if_due(spool, retention_seconds=self._spool_retention_seconds)
-
-    def _was_killed(self) -> bool:
-        return self._previous is not None and self._previous.outcome is Outcome.PENDING
+    def _was_ended(self) -> bool:
+        """Say whether an earlier try was killed, or this one has asked before: what was asked for may still come."""
+        return self._before.was_killed or self._before.has_asked
 
     def _judge(self, error: DicomError | None) -> None:
-        ledger = self._manifest.ledger
+        ledger, self._manifest.waiting = self._manifest.ledger, None
+        self._manifest.judged_in = "" if self._task_try is None else self._task_try.id
         judge_missing(ledger, otherwise=error.what if error is not None else "", held=self._versions.reason)
         self._manifest.outcome = outcome_of(
             found=len(ledger.entries),
@@ -366,9 +361,6 @@ class _Job:
         self._manifest.timings["finished"] = _now()
         self._manifest.timings["seconds"] = round(time.monotonic() - self._began, 3)
         logger.info("Retrieval %s: %s, %s", self._manifest.id, self._manifest.outcome, self._manifest.message)
-
-    def _has_nothing(self) -> bool:
-        return not any(entry.is_here for entry in self._manifest.ledger.entries.values())
 
     def _write(self) -> None:
         self._manifest.write(self._destination)

@@ -8,13 +8,16 @@ from typing import Any
 from airflow_provider_varian.errors import ConfigurationError
 
 
-def check_schema_version(values: Mapping[str, Any], known: int, *, what: str, step: str = "") -> None:
+def check_schema_version(
+    values: Mapping[str, Any], known: int, *, what: str, step: str = "", instead: str = "a destination of its own"
+) -> None:
     """Refuse a document of another version.
 
     :param values: the document.
     :param known: the version that is written.
     :param what: what the document is, for the error.
     :param step: in which step it is read.
+    :param instead: what may be used in its place.
     :raises ConfigurationError: when a later version of this package wrote it: it may say what is not known here.
     :raises ValueError: when it has no version that ever was; KeyError when it has none.
     """
@@ -23,7 +26,7 @@ def check_schema_version(values: Mapping[str, Any], known: int, *, what: str, st
         raise ConfigurationError(
             f"{what} has schema version {version}, and {known} is what is read here",
             step=step,
-            hint="Update airflow-provider-varian, or use a destination of its own",
+            hint=f"Update airflow-provider-varian, or use {instead}",
         )
     if version != known:
         raise ValueError("it has no schema version that ever was")

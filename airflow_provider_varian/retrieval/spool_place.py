@@ -17,7 +17,7 @@ from airflow_provider_varian.receiver.listed import ListedFolders
 from airflow_provider_varian.receiver.spool import Spool
 from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.addressee import was_sent_to
-from airflow_provider_varian.retrieval.standing_arrivals import Copy
+from airflow_provider_varian.retrieval.standing_place import Copy
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
 #: How long a receiver that is not there is waited for: it may be starting again.

@@ -18,18 +18,17 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Any, Final
 
 from airflow_provider_varian.dimse.peer import Peer
 from airflow_provider_varian.errors import DicomError, ReceiverUnavailableError
-from airflow_provider_varian.receiver.progress import Progress
 from airflow_provider_varian.receiver.spooled import SpooledObject
 from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.others import Others
+from airflow_provider_varian.retrieval.standing_place import Copy, Place
 from airflow_provider_varian.retrieval.wanted import Want, Wanted
 from airflow_provider_varian.uids import CHANGING_STORAGE
 
@@ -41,70 +40,6 @@ _TELL_SECONDS: Final = 1.0
 _IDLE_LOOKS: Final = 5.0
 #: And a look is then followed by a pause of so many times its length.
 _IDLE_SHARE: Final = 4.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Copy:
-    """A received object that nobody has claimed.
-
-    :param name: its name in the spool, which is the same in the store.
-    :param sop_instance_uid: which object.
-    :param begun: when its receiver began to receive it, seconds since the epoch by the receiver's clock.
-    :param may_change: it is of a class whose objects may change under their UID, or nobody knows of which.
-    :param parents: UIDs of its series and study; empty for an instance that is expected.
-    """
-
-    name: str
-    sop_instance_uid: str
-    begun: float
-    may_change: bool
-    parents: frozenset[str] = frozenset()
-
-
-class Place(Protocol):
-    """Where a standing receiver's objects are found."""
-
-    @property
-    def look_seconds(self) -> float:
-        """Seconds from the end of one look to the next, at least."""
-
-    @property
-    def lag_seconds(self) -> float:
-        """How much later than it was received an object may be found."""
-
-    @property
-    def unseen_seconds(self) -> float:
-        """How long nothing may be seen at most while what was received has not been seen."""
-
-    @property
-    def skew_seconds(self) -> float:
-        """How far the receiver's clock may be from ours."""
-
-    @property
-    def progress(self) -> Progress | None:
-        """How far its receiver is with showing what it has received, by the last look; ``None`` when nobody says."""
-
-    @property
-    def where(self) -> str:
-        """What it is called in messages."""
-
-    def open(self) -> None:
-        """See that it can be used; may wait for its receiver. Raises as :meth:`.arrivals.Arrivals.start`."""
-
-    def copies(self, uids: Collection[str], whole: Collection[str]) -> Iterable[Copy]:
-        """Look, and return the copies of these instances, and of others of these series and studies where it can."""
-
-    def arriving(self) -> Iterable[str]:
-        """Return the SOP Instance UIDs of what is being received, as far as that can be seen."""
-
-    def pause(self, seconds: float) -> None:
-        """Wait."""
-
-    def bring(self, copy: Copy) -> SpooledObject | None:
-        """Claim a copy and return where it lies; ``None`` when somebody else has it by now."""
-
-    def resume(self) -> None:
-        """Complete the claims of a killed try."""
 
 
 class StandingArrivals:
@@ -144,6 +79,11 @@ class StandingArrivals:
         self._has_doubted = False
 
     @property
+    def can_be_watched(self) -> bool:
+        """The receiver goes on, whoever waits."""
+        return True
+
+    @property
     def lag_seconds(self) -> float:
         """How much later than it was received an object may be seen: as long as is known to wait, if more than usual.
 
@@ -180,10 +120,32 @@ class StandingArrivals:
         self._place.open()
         self._wanted.sweep()
 
-    def stop(self) -> None:
-        """Say that nothing is waited for any more."""
-        with _if_possible():
-            self._wanted.end()
+    def stop(self, *, for_now: bool = False) -> None:
+        """Say that nothing is waited for any more; when that is only for now, all is said as of a killed try."""
+        if not for_now:
+            with _if_possible():
+                self._wanted.end()
+
+    def record(self, uids: Collection[str]) -> dict[str, Any]:
+        """Return since when what comes is ours; see :class:`.arrivals.Arrivals`."""
+        changing = {uid for uid in uids if uid in self._from and self._may_change(uid)}
+        older = {
+            name for name, copy in self._copies.items() if name in self._older and copy.sop_instance_uid in changing
+        }
+        return {
+            "since": self._since,
+            "from": {uid: self._from[uid] for uid in sorted(changing)},
+            "whole": self._whole,
+            "older": sorted(older),
+        }
+
+    def resume(self, record: Mapping[str, Any]) -> None:
+        """Take what has come since then for ours; see :class:`.arrivals.Arrivals`."""
+        self._since = min(self._since, float(record.get("since", self._since)))
+        self._from = {str(uid): float(since) for uid, since in record.get("from", {}).items()}
+        self._asked |= self._from.keys()
+        self._whole = {str(uid): float(since) for uid, since in record.get("whole", {}).items()}
+        self._older.update(record.get("older", ()))
 
     def announce(self, uids: Collection[str], whole: Collection[str]) -> None:
         """Let the others know what is about to be asked for; see :class:`.arrivals.Arrivals`."""

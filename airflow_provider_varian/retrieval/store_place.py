@@ -26,7 +26,7 @@ from airflow_provider_varian.receiver.spooled import SpooledObject, spooled
 from airflow_provider_varian.retrieval.addressee import was_sent_to
 from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.read_store import ReadStore
-from airflow_provider_varian.retrieval.standing_arrivals import Copy
+from airflow_provider_varian.retrieval.standing_place import Copy
 from airflow_provider_varian.retrieval.store_progress import StoreProgress
 from airflow_provider_varian.retrieval.verify import sha256_of
 from airflow_provider_varian.uids import CHANGING_STORAGE

@@ -24,6 +24,7 @@ from airflow_provider_varian.retrieval.third_party_folder import WatchedFolder
 from airflow_provider_varian.retrieval.third_party_job import OnChange, ThirdPartyJob
 from airflow_provider_varian.retrieval.third_party_proof import FiledInFolder, ListedAtPeer, Proof
 from airflow_provider_varian.retrieval.third_party_result import ThirdPartyResult
+from airflow_provider_varian.waiting import Try
 
 if TYPE_CHECKING:
     from airflow_provider_varian.retrieval.destination import DestinationPath
@@ -52,6 +53,7 @@ def move_to_third_party(
     on_account: OnChange | None = None,
     on_query: OnQuery | None = None,
     cancellation: Cancellation | None = None,
+    task_try: Try | None = None,
 ) -> ThirdPartyResult:
     """Have a peer send objects to another AE that it knows, and account for each of them.
 
@@ -80,8 +82,11 @@ def move_to_third_party(
     :param on_progress: called with each pending response.
     :param on_query: is told of each query, at the peer and at ``verify_peer``.
     :param cancellation: stops it from outside.
+    :param task_try: which try of a task it is: what was left to wait in the same one goes on.
     :return: the judged move. Outcomes other than ``complete`` are not errors here.
     :raises CancelledError: cancelled; the manifest stays ``pending``.
+    :raises Waiting: so it does while somebody else waits, which a peer with ``deferred_as`` asks for; it needs a
+        manifest then.
     :raises UnknownMoveDestinationError: the peer does not know the destination (0xA801).
     :raises DicomError: when nothing could be moved because of it, or the proof could not be had from the start.
     """
@@ -138,5 +143,6 @@ def move_to_third_party(
         on_account=on_account,
         on_query=on_query,
         cancellation=cancellation,
+        task_try=task_try,
     )
     return job.run()

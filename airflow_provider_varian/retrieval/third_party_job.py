@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.dimse.peer import Peer
@@ -17,6 +17,7 @@ from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.query.find import OnQuery
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.retrieval.asked import Asked, Before, put_off
 from airflow_provider_varian.retrieval.destination import Destination
 from airflow_provider_varian.retrieval.earlier import expectation, go_on, is_unfinished
 from airflow_provider_varian.retrieval.layout import Layout
@@ -28,12 +29,9 @@ from airflow_provider_varian.retrieval.plan import Ask, stages_of
 from airflow_provider_varian.retrieval.recheck import recheck
 from airflow_provider_varian.retrieval.request import Expected, Relist, Relisted, RetrievalRequest
 from airflow_provider_varian.retrieval.third_party_moves import Moves
-from airflow_provider_varian.retrieval.third_party_proof import Proof, Watch, may_change
+from airflow_provider_varian.retrieval.third_party_proof import ListedAtPeer, Proof, Watch, may_change
 from airflow_provider_varian.retrieval.third_party_result import ThirdPartyResult, message_of, sum_of, why_missing
-
-if TYPE_CHECKING:
-    pass
-
+from airflow_provider_varian.waiting import Try, Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +64,7 @@ class ThirdPartyJob:
         on_account: OnChange | None,
         on_query: OnQuery | None,
         cancellation: Cancellation,
+        task_try: Try | None,
     ) -> None:
         self._peer = peer
         self._on_account = on_account
@@ -85,10 +84,18 @@ class ThirdPartyJob:
             if proof is None
             else Watch(proof=proof, quiet_seconds=profile.settle_seconds, cancellation=cancellation)
         )
+        if self._watch is not None and isinstance(proof, ListedAtPeer) and root is not None:
+            # A folder is read in the task: whether others can read it is not known. Without a manifest nobody could go
+            # on.
+            self._watch.leaves = partial(proof.left_to_others, retrieval_id)
         #: What counts as done. Something proven once is, also when nobody is asked any more.
         self._done: Collection[State] = _SENT if proof is None else (proof.state,)
         self._began = self._written = time.monotonic()
         self._previous = self._load(retrieval_id)
+        self._task_try = task_try
+        self._before = Before.of(self._previous, task_try, retrieval_id)
+        self._has_looked = False
+        self._asked = Asked(self._before.waiting)
         self._manifest = self._fresh(retrieval_id)
         self._reports: list[SubOperations] = []
         self._relist: Relist | None = request.relist
@@ -101,6 +108,12 @@ class ThirdPartyJob:
         try:
             self._list()
             error = self._move()
+        except Waiting as waiting:
+            left = (entry for entry in self._manifest.ledger.entries.values() if entry.state not in self._done)
+            self._manifest.waiting = self._asked.to_json(Ledger(left))
+            put_off(self._manifest, waiting, self._task_try, **self._before.noted(looked=self._has_looked))
+            self._write()
+            raise
         except DicomError as problem:
             leave_pending(self._manifest, problem, self._write)
             raise
@@ -137,7 +150,8 @@ class ThirdPartyJob:
             place = "verify_path" if self._proof.state is State.VERIFIED else "verify_peer"
             manifest.request[place] = self._proof.where
         if self._previous is not None:
-            go_on(manifest, self._previous)
+            go_on(manifest, self._previous, is_same_try=self._before.goes_on)
+            manifest.waiting = None
         return manifest
 
     def _list(self) -> None:
@@ -173,9 +187,11 @@ class ThirdPartyJob:
                 self._request = replace(self._request, level=Level.IMAGE)
         for uid, entry in self._manifest.ledger.entries.items():
             before = self._previous.ledger.entries.get(uid) if self._previous is not None else None
+            if before is not None and self._before.was_looking:
+                entry.attempts, entry.found_late = before.attempts, before.found_late
             # What was proven is looked up again where that is possible, and else stands as it was.
             if before is not None and (before.state is State.REPORTED or before.state in self._done):
-                kept = replace(before, held=True, attempts=0)
+                kept = before if self._before.was_looking else replace(before, held=True, attempts=0)
                 self._manifest.ledger.entries[uid] = (
                     kept if self._proof is None else replace(entry, state=State.REPORTED)
                 )
@@ -213,6 +229,7 @@ class ThirdPartyJob:
             manifest=self._manifest,
             destination=self._destination,
             done=self._done,
+            asked=self._asked,
             cancellation=self._cancellation,
             on_progress=self._on_progress,
             on_answer=self._write_now_and_then,
@@ -224,6 +241,7 @@ class ThirdPartyJob:
 
     def _look_first(self) -> None:
         """Find out what the destination has, before anything is asked for."""
+        self._has_looked = True
         if self._watch is None:
             return
         entries = self._manifest.ledger.entries
@@ -232,16 +250,20 @@ class ThirdPartyJob:
         self._watch.proof.disregard(entry for uid, entry in entries.items() if may_change(entry) and uid not in known)
 
         def take(entry: Entry) -> None:
-            entries[entry.sop_instance_uid] = replace(entry, held=True)
+            uid = entry.sop_instance_uid
+            # To a try that goes on, what it has sent itself was not there before.
+            held = before[uid].held if self._before.was_looking and uid in before and before[uid].attempts else True
+            entries[uid] = replace(entry, held=held)
 
         until = time.monotonic() + self._peer.retrieve_deadline
-        if self._previous is not None and self._previous.outcome is Outcome.PENDING:
+        if (self._before.was_killed or self._before.has_asked) and not self._before.has_settled:
             # Its sub-operations may go on (semantics 11).
-            self._watch.settle(entries, take=take, until=until)
+            self._watch.settle(entries, take=take, until=until, may_leave=not self._before.is_late)
             if self._watch.error is not None:
                 raise self._watch.error
         else:
-            self._watch.first(entries, take=take, until=until)
+            # One look is enough where somebody else has waited until nothing changed.
+            self._watch.first(entries, take=take, until=time.monotonic() if self._before.has_settled else until)
 
     def _recheck(self, moves: Moves) -> None:
         """List again, and move what is new."""
@@ -256,7 +278,7 @@ class ThirdPartyJob:
                 return again()
             finally:
                 # The list is not the move's time, least of all when it had to wait for the peer.
-                moves.give(time.monotonic() - began)
+                moves.time.give(time.monotonic() - began)
 
         def take(items: Sequence[Expected]) -> None:
             self._know(items)
@@ -282,9 +304,7 @@ class ThirdPartyJob:
         before = ""
         for stage in stages_of(request):
             asks = moves.asks(stage)
-            if not asks:
-                return
-            if asks in asked:
+            if not asks or asks in asked:
                 continue
             name = f"C-MOVE {stage.name.lower().replace('_', ' ')}"
             if before:
@@ -308,7 +328,7 @@ class ThirdPartyJob:
 
         left = {uid: entry for uid, entry in entries.items() if entry.state not in self._done}
         # Nor is it the move's time while nobody may ask the destination.
-        moves.give(self._watch.settle(left, take=take, until=max(moves.end, time.monotonic())))
+        moves.time.give(self._watch.settle(left, take=take, until=max(moves.time.end, time.monotonic())))
 
     def _note_fallback(self, before: str, after: str) -> None:
         entries = self._manifest.ledger.entries

@@ -24,21 +24,23 @@ from airflow_provider_varian.errors import (
     CancelledError,
     DestinationWriteError,
     DicomError,
-    PeerTimeoutError,
     UnknownMoveDestinationError,
 )
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.model import model_for
 from airflow_provider_varian.query.profile import Profile
+from airflow_provider_varian.retrieval.asked import Asked
 from airflow_provider_varian.retrieval.ledger import Entry, Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport
 from airflow_provider_varian.retrieval.outcome import State
+from airflow_provider_varian.retrieval.peers_time import PeersTime
 from airflow_provider_varian.retrieval.plan import Ask, Stage, asks_of
 from airflow_provider_varian.retrieval.request import RetrievalRequest
 from airflow_provider_varian.uids import is_uid
 
 logger = logging.getLogger(__name__)
 
+_VERB: Final = "C-MOVE"
 _UNREACHED: Final = 0xA702
 
 
@@ -51,6 +53,7 @@ class Moves:
     :param manifest: where requests and instances are written down.
     :param destination: AE title of the move destination.
     :param done: the states of an instance that is not asked for any more.
+    :param asked: what was asked for before somebody else waited, and where it is noted what is asked for.
     :param cancellation: stops it from outside.
     :param on_progress: called with each pending response.
     :param on_answer: called after each request.
@@ -65,6 +68,7 @@ class Moves:
         manifest: Manifest,
         destination: str,
         done: Collection[State],
+        asked: Asked,
         cancellation: Cancellation,
         on_progress: Progress | None,
         on_answer: Callable[[], None],
@@ -76,12 +80,15 @@ class Moves:
         self._manifest = manifest
         self._destination = destination
         self._done = done
+        self._asked = asked
+        self._stage = Stage.AS_ASKED
         self._cancellation = cancellation
         self._on_progress = on_progress
         self._on_answer = on_answer
         self._model = model_for(request.level, peer.information_model)
-        #: When the peer's time is over, by the monotonic clock.
-        self.end = time.monotonic() + peer.retrieve_deadline
+        #: The peer's.
+        self.time = PeersTime(peer, step="C-MOVE", work="move", verb="move", clock=time.monotonic)
+        self.time.begin()
         #: What the peer reported, request by request.
         self.reports: list[SubOperations] = []
         #: What went wrong last.
@@ -95,7 +102,7 @@ class Moves:
         self._about = {item.sop_instance_uid for item in request.expected or ()}
 
     def asks(self, stage: Stage) -> tuple[Ask, ...]:
-        """Return the requests of a stage for what is outstanding."""
+        """Return the requests of a stage for what is outstanding; :meth:`put` takes them next."""
         # To the plan, what is not to be asked for is here.
         entries = [
             entry for uid, entry in self._manifest.ledger.entries.items() if self._about is None or uid in self._about
@@ -110,7 +117,9 @@ class Moves:
             )
             for entry in entries
         )
-        return tuple(asks_of(stage, self._request, account, self._profile))
+        self._stage = stage
+        rest = self._asked.rest(_VERB, stage, account)
+        return tuple(ask for ask in asks_of(stage, self._request, rest, self._profile) if ask.brings or rest is account)
 
     def put(self, asks: Sequence[Ask]) -> None:
         """Put requests, over a new association when one is lost; :attr:`error` tells what went wrong.
@@ -135,10 +144,10 @@ class Moves:
 
     def _put(self, queue: deque[Ask], reports: list[RequestReport]) -> None:
         while queue:
-            self._left()
+            self.time.left()
             proposed = contexts.move(self._model.move_uid)
             with LastingAssociation(
-                self._peer, proposed, step="C-MOVE", cancellation=self._cancellation, on_wait=self.give
+                self._peer, proposed, step="C-MOVE", cancellation=self._cancellation, on_wait=self.time.give
             ) as lasting:
                 while queue and lasting.current.assoc.is_established:
                     association = lasting.next()
@@ -153,6 +162,7 @@ class Moves:
                     self._on_answer()
 
     def _ask(self, association: PeerAssociation, ask: Ask, report: RequestReport) -> None:
+        self._asked.note(_VERB, self._stage, ask)
         for uid in ask.brings:
             self._manifest.ledger.entries[uid].attempts += 1
         started = time.monotonic()
@@ -163,7 +173,7 @@ class Moves:
                 ask.identifier(self._model),
                 destination=self._destination,
                 on_progress=self._on_progress,
-                deadline=self._left(),
+                deadline=self.time.left(),
                 # Pending responses are optional and the objects go elsewhere, so silence says nothing (semantics 11):
                 # only retrieve_deadline and the loss of the association end the wait.
                 idle_for=lambda: 0.0,
@@ -185,9 +195,7 @@ class Moves:
     def _read(self, ask: Ask, done: SubOperations, report: RequestReport) -> None:
         """Write down what the peer reports, of the request and of each instance."""
         self.reports.append(done)
-        report.status, report.remaining = done.status, done.remaining
-        report.completed, report.failed, report.warning = done.completed, done.failed, done.warning
-        report.failed_sop_instance_uids = list(done.failed_sop_instance_uids)
+        report.note(done)
         error = status.error_for("C-MOVE", done.status, peer=self._peer.name, comment=done.error_comment)
         words = status.describe("C-MOVE", done.status)
         if error is not None:
@@ -229,21 +237,6 @@ class Moves:
                         reason=f"the peer names it as failed: {words}",
                     )
                 )
-
-    def give(self, seconds: float) -> None:
-        """Give the peer time in which it was left alone."""
-        self.end += seconds
-
-    def _left(self) -> float:
-        left = self.end - time.monotonic()
-        if left <= 0:
-            raise PeerTimeoutError(
-                f"the move takes longer than {self._peer.retrieve_deadline:g} s",
-                peer=self._peer.name,
-                step="C-MOVE",
-                hint="Raise retrieve_deadline of the connection, or move less at a time",
-            )
-        return left
 
     def _note_peer(self, negotiated: Negotiated) -> None:
         self._manifest.peer.update(

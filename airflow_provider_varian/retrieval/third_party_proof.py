@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -26,9 +27,12 @@ from airflow_provider_varian.retrieval.outcome import State
 from airflow_provider_varian.retrieval.plan import MAX_UIDS
 from airflow_provider_varian.retrieval.third_party_folder import WatchedFolder
 from airflow_provider_varian.uids import CHANGING_STORAGE
+from airflow_provider_varian.waiting import WORTH_SECONDS, Listed, ListedSeries, Waiting
 
 #: Between two looks into a folder.
 _LOOK_SECONDS: Final = 0.1
+#: So many series tell somebody else what is waited for: they are kept in a row of Airflow's database.
+_MOST_SERIES: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ class ListedAtPeer:
         self._cancellation = cancellation
         self.waited = 0.0
         self._to_be_sent: set[str] = set()
+        #: How many instances of each series the last look has listed, expected or not.
+        self._in_series: Counter[tuple[str, str]] = Counter()
         #: How many instances were listed and did not count.
         self._count = 0
         self._grew = -math.inf
@@ -145,6 +151,39 @@ class ListedAtPeer:
         """Say that it is not listed."""
         return f"{self._peer.name} does not list it"
 
+    def left_to_others(
+        self, retrieval_id: str, missing: Sequence[Entry], quiet_seconds: float, most_seconds: float
+    ) -> Waiting | None:
+        """Return what asks somebody else to wait until instances are listed; ``None`` where that cannot be.
+
+        :param retrieval_id: of which move.
+        :param missing: what the last look did not prove; of so many series, as many as may be kept are waited for.
+        :param quiet_seconds: how long nothing may change before they are given up.
+        :param most_seconds: how long to wait at most.
+        """
+        if not self._peer.deferred_as or not all(entry.series_instance_uid for entry in missing):
+            return None
+        lacking = Counter((entry.study_instance_uid, entry.series_instance_uid) for entry in missing)
+        series = tuple(
+            ListedSeries(
+                keys={keyword: str(value) for keyword, value in keys.items()},
+                at_least=self._in_series[at] + lacking[at],
+            )
+            for keys in self._keys(missing)[:_MOST_SERIES]
+            for at in ((str(keys.get("StudyInstanceUID", "")), str(keys["SeriesInstanceUID"])),)
+        )
+        return Waiting(
+            Listed(
+                deferred_as=self._peer.deferred_as,
+                retrieval_id=retrieval_id,
+                series=series,
+                quiet_seconds=quiet_seconds,
+                most_seconds=most_seconds,
+            ),
+            f"{len(missing)} instances are not listed by {self._peer.name} yet: it is asked again until nothing has "
+            f"changed for {quiet_seconds:g} s",
+        )
+
     def _listed(self, wanted: Sequence[Entry]) -> set[str]:
         uids = {entry.sop_instance_uid for entry in wanted}
         expected, _, _ = list_instances(
@@ -156,6 +195,7 @@ class ListedAtPeer:
             on_wait=self._wait,
             on_query=self._on_query,
         )
+        self._in_series = Counter((item.study_instance_uid, item.series_instance_uid) for item in expected)
         return {item.sop_instance_uid for item in expected} & uids
 
     def _wait(self, seconds: float) -> None:
@@ -239,11 +279,14 @@ class Watch:
     :param proof: what to look at.
     :param quiet_seconds: how long nothing may change before what is missing is given up.
     :param cancellation: stops it from outside.
+    :param leaves: given what is missing, how long nothing may change, and how long to wait at most, returns what asks
+        somebody else to wait; ``None`` when that cannot be.
     """
 
     proof: Proof
     quiet_seconds: float
     cancellation: Cancellation
+    leaves: Callable[[Sequence[Entry], float, float], Waiting | None] = lambda missing, quiet, most: None
     #: Why the last look failed; None when it did not.
     error: DicomError | None = field(default=None, init=False)
 
@@ -259,20 +302,30 @@ class Watch:
         if self.error is not None:
             raise self.error
 
-    def settle(self, entries: Mapping[str, Entry], *, take: Callable[[Entry], None], until: float) -> float:
+    def settle(
+        self, entries: Mapping[str, Entry], *, take: Callable[[Entry], None], until: float, may_leave: bool = True
+    ) -> float:
         """Look until everything is proven, or nothing changed for long enough; :attr:`error` tells what failed.
 
         :param entries: what to look for, by SOP Instance UID.
         :param take: called with each that is proven.
         :param until: when to stop at the latest, by the monotonic clock; one look is taken in any case.
             It stands still while the destination cannot be asked: in its quiet hours, or for want of an association.
+        :param may_leave: a long wait may be left to somebody else.
         :return: for how many seconds it stood.
         :raises CancelledError: cancelled.
+        :raises Waiting: it is; one has looked before.
         """
-        return self._until_quiet(dict(entries), take=take, until=until, last=time.monotonic())
+        return self._until_quiet(dict(entries), take=take, until=until, last=time.monotonic(), may_leave=may_leave)
 
     def _until_quiet(
-        self, left: dict[str, Entry], *, take: Callable[[Entry], None], until: float, last: float
+        self,
+        left: dict[str, Entry],
+        *,
+        take: Callable[[Entry], None],
+        until: float,
+        last: float,
+        may_leave: bool = False,
     ) -> float:
         stood, is_first = 0.0, True
         while left:
@@ -292,9 +345,15 @@ class Watch:
                 # When that came, while nobody could look, is not known: that it is quiet begins to count after it.
                 last += waited
             is_first = False
+            if may_leave and self.error is None and self.quiet_seconds - (now - last) >= WORTH_SECONDS:
+                self._leave(list(left.values()), until - now)
             # A look that takes long is not taken again at once.
             self.cancellation.pause(max(self.proof.look_seconds, time.monotonic() - now - waited))
         return stood
+
+    def _leave(self, missing: Sequence[Entry], most_seconds: float) -> None:
+        if (waiting := self.leaves(missing, self.quiet_seconds, most_seconds)) is not None:
+            raise waiting
 
     def _look(self, wanted: Sequence[Entry], now: float) -> Sight:
         try:

@@ -29,6 +29,7 @@ from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest
 from airflow_provider_varian.retrieval.trail_messages import Node, Requestor, Way
 from airflow_provider_varian.uids import is_uid
+from airflow_provider_varian.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
@@ -251,6 +252,8 @@ def ended_by(error: BaseException | None) -> str:
         return ""
     if isinstance(error, CancelledError):
         return "cancelled"
+    if isinstance(error, Waiting):
+        return "put off: the task goes on later"
     status = error.status if isinstance(error, DicomError) else None
     return f"ended by {type(error).__name__}" + ("" if status is None else f", status 0x{status:04X}")
 

@@ -8,11 +8,11 @@ the ledger does.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import TracebackType
 from typing import Final, Literal
 
 from pynetdicom.presentation import PresentationContext
@@ -38,19 +38,22 @@ from airflow_provider_varian.errors import (
 )
 from airflow_provider_varian.query.model import InformationModel, model_for
 from airflow_provider_varian.retrieval.arrivals import Arrivals
+from airflow_provider_varian.retrieval.asked import Asked
 from airflow_provider_varian.retrieval.intake import Intake
 from airflow_provider_varian.retrieval.ledger import Ledger
 from airflow_provider_varian.retrieval.manifest import Manifest, RequestReport
 from airflow_provider_varian.retrieval.means import Means
 from airflow_provider_varian.retrieval.method import Verb
 from airflow_provider_varian.retrieval.missing import Reasons
-from airflow_provider_varian.retrieval.plan import Ask, asked_whole, asks_of, stages_of
+from airflow_provider_varian.retrieval.peers_time import PeersTime
+from airflow_provider_varian.retrieval.plan import Ask, Stage, asked_whole, asks_of, stages_of
 from airflow_provider_varian.retrieval.request import RetrievalRequest
+from airflow_provider_varian.retrieval.settling import Reports, Settling, any_completed
 from airflow_provider_varian.retrieval.troubles import Troubles
+from airflow_provider_varian.waiting import Waiting
 
 logger = logging.getLogger(__name__)
 
-_LOOK_SECONDS: Final = 0.05
 #: Our own faults: another method would meet them too.
 _OURS: Final = (CancelledError, ConfigurationError, ReceiverUnavailableError, DestinationWriteError)
 #: What a peer may do about a proposal that is too large for it. What C-MOVE would meet too is not among them: no
@@ -66,6 +69,8 @@ class Transfer:
     :param manifest: what is outstanding, and where each request is written down.
     :param arrivals: where what a C-MOVE sends arrives.
     :param intake: takes what arrives.
+
+    Where the manifest says that somebody else has waited, the transfer goes on from there.
     """
 
     def __init__(
@@ -79,13 +84,24 @@ class Transfer:
         self._intake = intake
         self._model: InformationModel = model_for(request.level, means.peer.information_model)
         self._has_receiver = False
-        #: When the peer's time is over; the clock starts with :meth:`run`, and stands while a port, the end of quiet
-        #: hours or an association of the peer's budget is waited for.
-        self._end = math.inf
+        self._time = PeersTime(
+            means.peer, step="retrieve", work="retrieval", verb="retrieve", clock=lambda: time.monotonic()
+        )
         self._rested = 0.0
         self._peer_noted = False
         self._troubles = Troubles(means.peer, manifest)
         self._reasons = Reasons(manifest.ledger)
+        before, manifest.waiting = manifest.waiting, None
+        self._asked = Asked(before)
+        self._settling = Settling(
+            means,
+            manifest=manifest,
+            arrivals=arrivals,
+            intake=intake,
+            troubles=self._troubles,
+            time_left=self._time,
+            before=before,
+        )
         #: Whether it broke off, so that asking for more makes no sense.
         self.broke_off = False
 
@@ -97,22 +113,30 @@ class Transfer:
     def __enter__(self) -> Transfer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._has_receiver:
-            self._arrivals.stop()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if isinstance(error, Waiting):
+                self._manifest.waiting = {**self._settling.record(), **self._asked.to_json(self._manifest.ledger)}
+        finally:
+            if self._has_receiver:
+                self._arrivals.stop(for_now=isinstance(error, Waiting))
 
-    def run(self, *, settle_first: bool) -> None:
+    def run(self, *, settle_first: bool, has_settled: bool = False) -> None:
         """Ask until nothing is outstanding or nothing is left to try; :attr:`error` tells what went wrong.
 
         :param settle_first: an earlier try was killed: let the stragglers of its C-MOVE come in first
             (semantics 11).
+        :param has_settled: somebody else has waited until nothing came any more: look once, instead.
         :raises CancelledError: cancelled.
         :raises ConfigurationError: the connection lacks what the method needs.
         :raises ReceiverUnavailableError: the receiver's port or the spool cannot be had.
         :raises DestinationWriteError: what arrived cannot be published; it stays in the spool.
+        :raises Waiting: somebody else is to wait.
         """
-        self._end = time.monotonic() + self._means.peer.retrieve_deadline
-        self._run(settle_first=settle_first)
+        self._time.begin()
+        self._run(settle_first=settle_first, has_settled=has_settled)
 
     def run_also(self, request: RetrievalRequest) -> None:
         """Ask for instances that were entered into the ledger since, and for no others; raises as :meth:`run`.
@@ -120,18 +144,17 @@ class Transfer:
         :param request: names them as ``expected``, at IMAGE level.
         """
         # The list of them is not the transfer's time, least of all when it had to wait for the peer.
-        self._give(time.monotonic() - self._rested)
+        self._time.give(time.monotonic() - self._rested)
         entries = self._manifest.ledger.entries
         self._request = request
         self._ledger = Ledger(entries[item.sop_instance_uid] for item in request.expected or ())
         self._run(settle_first=False)
 
-    def _run(self, *, settle_first: bool) -> None:
+    def _run(self, *, settle_first: bool, has_settled: bool = False) -> None:
         try:
             if settle_first and self._means.can_move:
                 self._start_receiver()
-                self._settle()
-                self._intake.take_leftovers()
+                self._settling.take_late(self._ledger, has_settled=has_settled)
             self._ask_by_each()
         except _OURS:
             self._troubles.say()
@@ -171,6 +194,8 @@ class Transfer:
             return ["C-GET" if method == "get" else "C-MOVE"]
         if not self._means.can_move:
             return ["C-GET"]
+        if self._asked.has("C-MOVE"):
+            return ["C-MOVE"]
         peer = self._means.peer
         proposed = [*contexts.get(self._model.get_uid, self._classes()), *contexts.move(self._model.move_uid)]
         try:
@@ -190,29 +215,38 @@ class Transfer:
         done: set[tuple[Ask, ...]] = set()
         before = ""
         for stage in stages_of(self._request):
-            asks = asks_of(stage, self._request, self._ledger, self._means.profile)
-            if not asks:
-                return
-            if tuple(asks) in done:
+            rest = self._asked.rest(verb, stage, self._ledger)
+            asks = asks_of(stage, self._request, rest, self._means.profile)
+            if not asks or tuple(asks) in done:
                 continue
             name = f"{verb} {stage.name.lower().replace('_', ' ')}"
             if before:
                 self._note_fallback(before, name)
             done.add(tuple(asks))
             before = name
-            self._round(verb, asks)
+            self._round(verb, stage, asks)
 
-    def _round(self, verb: Verb, asks: Sequence[Ask]) -> None:
+    def _round(self, verb: Verb, stage: Stage, asks: Sequence[Ask]) -> None:
         """Put a list of requests, over a new association when one is lost."""
         reports: list[tuple[RequestReport, Ask]] = []
         if verb == "C-MOVE":
             self._announce(asks)
         try:
-            self._put(verb, deque(asks), reports)
+            self._put(verb, stage, deque(asks), reports)
             self._give_up_unreached(verb, reports)
             if verb == "C-MOVE" and any(self._outstanding(ask) for ask in asks):
-                self._settle(reports)
-                self._warn_of_silence(reports)
+                self._settling.wait(self._ledger, reports)
+                self._settling.warn_of_silence([report for report, _ in reports])
+        except Waiting:
+            if (
+                verb == "C-MOVE"
+                and not self._arrivals.can_be_watched
+                and any(self._outstanding(ask) for _, ask in reports)
+            ):
+                # A receiver inside the task ends here: nobody would listen to what comes late.
+                self._settling.wait(self._ledger, reports)
+            self._intake.take_arrived(now=True)
+            raise
         except DicomError:
             self._intake.take_arrived(now=True)
             raise
@@ -224,19 +258,20 @@ class Transfer:
                 report.received = len(ask.brings) - len(lacking)
                 self._reasons.note(report, lacking)
 
-    def _put(self, verb: Verb, queue: deque[Ask], reports: list[tuple[RequestReport, Ask]]) -> None:
+    def _put(self, verb: Verb, stage: Stage, queue: deque[Ask], reports: list[tuple[RequestReport, Ask]]) -> None:
         while self._drop_done(queue):
-            self._left()
+            self._time.left()
             proposed = self._contexts(verb)
             with self._associated(verb, proposed) as association:
                 while self._drop_done(queue) and may_go_on(association):
                     ask = queue.popleft()
-                    self._left()
+                    self._time.left()
                     report = RequestReport(
                         attempt=self._manifest.attempts, method=verb, level=str(ask.level), asked=len(ask.brings)
                     )
                     self._manifest.requests.append(report)
                     reports.append((report, ask))
+                    self._asked.note(verb, stage, ask)
                     self._ask(association, verb, ask, report)
 
     def _ask(self, association: PeerAssociation, verb: Verb, ask: Ask, report: RequestReport) -> None:
@@ -266,7 +301,7 @@ class Transfer:
 
     def _verb(self, association: PeerAssociation, verb: Verb, ask: Ask) -> SubOperations:
         identifier = ask.identifier(self._model)
-        left, on_progress = self._left(), self._means.on_progress
+        left, on_progress = self._time.left(), self._means.on_progress
         if verb == "C-GET":
             return get(
                 association,
@@ -289,10 +324,7 @@ class Transfer:
         )
 
     def _read(self, report: RequestReport, done: SubOperations) -> None:
-        report.status = done.status
-        report.completed, report.failed = done.completed, done.failed
-        report.warning, report.remaining = done.warning, done.remaining
-        report.failed_sop_instance_uids = list(done.failed_sop_instance_uids)
+        report.note(done)
         peer = self._means.peer
         service: Literal["C-GET", "C-MOVE"] = "C-GET" if report.method == "C-GET" else "C-MOVE"
         error = status.error_for(service, done.status, peer=peer.name, comment=done.error_comment)
@@ -308,49 +340,19 @@ class Transfer:
         uids = {uid for ask in asks for uid in ask.brings}
         started = time.monotonic()
         self._arrivals.announce(uids, set().union(*(asked_whole(ask, self._ledger) for ask in asks)))
-        self._give(time.monotonic() - started)
+        self._time.give(time.monotonic() - started)
 
-    def _give_up_unreached(self, verb: Verb, reports: Sequence[tuple[RequestReport, Ask]]) -> None:
+    def _give_up_unreached(self, verb: Verb, reports: Reports) -> None:
         """Raise what the peer said when it failed to reach us each time; asking more narrowly would not help.
 
         One failure says little: it may be the one instance that cannot be exported.
         """
         if verb != "C-MOVE" or self.error is None or any(report.status != 0xA702 for report, _ in reports):
             return
-        if not self._arrivals.heard and not (self._arrivals.lag_seconds and self._any_completed(reports)):
+        if not self._settling.heard and not (
+            self._arrivals.lag_seconds and any_completed([report for report, _ in reports])
+        ):
             raise self.error
-
-    def _warn_of_silence(self, reports: Sequence[tuple[RequestReport, Ask]]) -> None:
-        """Warn when the peer says that it sent something, and nothing came to us from anybody."""
-        if self._any_completed(reports) and not self._arrivals.heard and (words := self._arrivals.silence_warning()):
-            self._troubles.warn(words)
-
-    @staticmethod
-    def _any_completed(reports: Sequence[tuple[RequestReport, Ask]]) -> bool:
-        return any(report.completed for report, _ in reports)
-
-    def _is_short(self, reports: Sequence[tuple[RequestReport, Ask]]) -> bool:
-        """Say whether the peer has sent more, as it says, than has been seen."""
-        for report, ask in reports:
-            sent = min((report.completed or 0) + (report.warning or 0), len(ask.brings))
-            if sent > len(ask.brings) - len(self._outstanding(ask)):
-                return True
-        return False
-
-    def _settle(self, reports: Sequence[tuple[RequestReport, Ask]] = ()) -> None:
-        """Wait for late objects until it has been quiet for long enough where they arrive (semantics 11)."""
-        started = time.monotonic()
-        while True:
-            self._intake.take_arrived()
-            silence = min(self._arrivals.idle_for(), time.monotonic() - started)
-            if not self._outstanding() or time.monotonic() > self._end:
-                return
-            quiet = self._means.settle_seconds + self._arrivals.lag_seconds
-            if silence < self._arrivals.unseen_seconds and self._is_short(reports):
-                quiet = self._arrivals.unseen_seconds
-            if silence >= quiet and not self._arrivals.is_receiving():
-                return
-            self._means.cancellation.pause(_LOOK_SECONDS)
 
     def _start_receiver(self) -> None:
         """Be ready to receive; that a port or a receiver has to be waited for costs the peer nothing of its time."""
@@ -359,12 +361,13 @@ class Transfer:
         started = time.monotonic()
         self._arrivals.start()
         self._has_receiver = True
-        self._give(time.monotonic() - started)
+        self._time.give(time.monotonic() - started)
+        self._settling.begin()
 
     @contextmanager
     def _associated(self, step: str, proposed: Sequence[PresentationContext]) -> Iterator[PeerAssociation]:
         means = self._means
-        opened = associate(means.peer, proposed, step=step, cancellation=means.cancellation, on_wait=self._give)
+        opened = associate(means.peer, proposed, step=step, cancellation=means.cancellation, on_wait=self._time.give)
         with opened as association:
             self._manifest.note_peer(association.negotiated, anew=not self._peer_noted)
             self._peer_noted = True
@@ -384,26 +387,11 @@ class Transfer:
         uids = entries if ask is None else ask.brings
         return [uid for uid in uids if not entries[uid].is_here]
 
-    def _left(self) -> float:
-        left = self._end - time.monotonic()
-        if left <= 0:
-            raise PeerTimeoutError(
-                f"the retrieval takes longer than {self._means.peer.retrieve_deadline:g} s",
-                peer=self._means.peer.name,
-                step="retrieve",
-                hint="Raise retrieve_deadline of the connection, or retrieve less at a time",
-            )
-        return left
-
     def _drop_done(self, queue: deque[Ask]) -> deque[Ask]:
         """Take requests from the front whose instances are here by now; return the queue."""
         while queue and not self._outstanding(queue[0]):
             queue.popleft()
         return queue
-
-    def _give(self, seconds: float) -> None:
-        """Give the peer time in which it was not asked for anything."""
-        self._end += seconds
 
     def _note_fallback(self, before: str, after: str, refusal: DicomError | None = None) -> None:
         left, all_of_it = len(self._outstanding()), len(self._ledger.entries)

@@ -23,9 +23,10 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_varian.errors import DicomError, PermanentDicomError, TransientDicomError
+from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.operators.base import PeerTask, failing_fast
+from airflow_provider_varian.operators.deferring import facts_of
 from airflow_provider_varian.sensors.memory import forget, keep, kept
 from airflow_provider_varian.triggers.criteria import Borne, Clock, Criterion
 from airflow_provider_varian.triggers.dicom import MAX_TRANSIENT_FAILURES
@@ -110,11 +111,10 @@ class DicomSensor(PeerTask, BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any]) -> dict[str, Any]:
         """Go on after the triggerer: return the facts, or fail as the worker would have."""
-        if event["status"] == "success":
-            log.info("Waited for enough: %s", event["message"])
-            return dict(event["facts"])
         with failing_fast():
-            raise (TransientDicomError if event["transient"] else PermanentDicomError)(event["message"])
+            facts = facts_of(event)
+        log.info("Waited for enough: %s", event["message"])
+        return facts
 
     @cached_property
     def _criterion(self) -> Criterion:

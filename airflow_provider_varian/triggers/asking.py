@@ -53,6 +53,7 @@ class FindQuestion:
     :param undecided: ``error`` or ``keep``; what is undecided is not counted.
     :param at_least: so many answers are enough to know.
     :param needs_all: all answers are to be compared with those of other times.
+    :param each_once: instances are counted, each once however often it is answered; all of them.
     :param tell: is told before the query is put, for the audit trail.
     """
 
@@ -61,6 +62,7 @@ class FindQuestion:
     undecided: Literal["error", "keep"] = "error"
     at_least: int = 1
     needs_all: bool = False
+    each_once: bool = False
     tell: OnQuery | None = field(default=None, repr=False)
 
 
@@ -170,9 +172,11 @@ class PeerAsker:
             if question.tell is not None:
                 question.tell(self._peer, query)
         needs_all = any(question.needs_all for question in same)
-        limit = None if needs_all else max(question.at_least for question in same)
+        each_once = any(question.each_once for question in same)
+        limit = None if needs_all or each_once else max(question.at_least for question in same)
         result = session.find(query, limit=limit, undecided=first.undecided)
-        return FindAnswer(len(result.answers), not result.limited, _digest(result) if needs_all else "")
+        count = len({answer.get("SOPInstanceUID") for answer in result.answers} if each_once else result.answers)
+        return FindAnswer(count, not result.limited, _digest(result) if needs_all else "")
 
 
 def _request_of(question: PeerQuestion) -> Hashable:

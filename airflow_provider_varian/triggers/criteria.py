@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -172,6 +172,82 @@ class ReceivedCriterion(Criterion):
             return None
         self.seen = _counted(answer.count, "object")
         return {"count": answer.count, "studies": answer.studies, "series": answer.series}
+
+
+@dataclass(slots=True, kw_only=True)
+class _Settling(Criterion):
+    """Met by all that is waited for, or when nothing has changed for a while.
+
+    :param quiet_seconds: how long nothing may change.
+    :param most_seconds: how long is looked at most, whatever changes.
+    :param poll_seconds: how often one looks: between two looks that lie further apart nobody could look, and whether it
+        was quiet then is not known.
+    :param clock: tells seconds.
+    """
+
+    quiet_seconds: float
+    most_seconds: float
+    poll_seconds: float
+    clock: Clock = time.monotonic
+    _last: object = field(default=None, repr=False)
+    _looked: float | None = None
+    _quiet: float = 0.0
+    _spent: float = 0.0
+
+    def judged(self, found: object, *, count: int, is_all: bool, is_busy: bool = False) -> dict[str, Any] | None:
+        """Return the facts: how many there are, and whether it was waited until nothing changed any more.
+
+        :param found: what there is; anything that is equal when nothing has changed.
+        :param count: how many of them.
+        :param is_all: that is all that is waited for.
+        :param is_busy: more of it is coming at this moment.
+        """
+        now = self.clock()
+        passed = 0.0 if self._looked is None else min(now - self._looked, 2 * self.poll_seconds)
+        self._looked = now
+        self._spent += passed
+        self._quiet = 0.0 if is_busy or found != self._last else self._quiet + passed
+        self._last = found
+        # The same words as long as nothing changes, so that they are logged once.
+        self.seen = f"{_counted(count, 'object')} so far"
+        if is_all and not is_busy:
+            self.seen = f"{_counted(count, 'object')}, which may be all"
+            return {"count": count, "waited_out": False}
+        if self._quiet >= self.quiet_seconds or self._spent >= self.most_seconds:
+            return {"count": count, "waited_out": True}
+        return None
+
+
+@dataclass(slots=True, kw_only=True)
+class LateCriterion(_Settling):
+    """Met by as many objects at a standing receiver as are outstanding, or when nothing comes any more.
+
+    :param at_least: how many are outstanding.
+    """
+
+    at_least: int
+
+    def met(self, answer: ReceivedAnswer) -> dict[str, Any] | None:
+        """Return the facts, or ``None`` when it is not met yet."""
+        found = (answer.count, answer.newest)
+        is_all = answer.count >= self.at_least
+        return self.judged(found, count=answer.count, is_all=is_all, is_busy=answer.is_arriving)
+
+
+@dataclass(slots=True, kw_only=True)
+class ListedCriterion(_Settling):
+    """Met by as many instances in each series as should be listed, or when nothing changes any more.
+
+    :param at_least: how many, for each of the questions.
+    """
+
+    at_least: tuple[int, ...]
+
+    def met(self, answer: Sequence[FindAnswer]) -> dict[str, Any] | None:
+        """Return the facts, or ``None`` when it is not met yet."""
+        # Others may have asked for more in the same round.
+        found = tuple(min(each.count, most) for each, most in zip(answer, self.at_least, strict=True))
+        return self.judged(found, count=sum(found), is_all=found == self.at_least)
 
 
 def _counted(count: int, name: str) -> str:

@@ -26,7 +26,7 @@ from airflow_provider_varian.triggers.asking import (
 from airflow_provider_varian.triggers.criteria import Borne, Criterion, EchoCriterion, FindCriterion, ReceivedCriterion
 from airflow_provider_varian.triggers.keys_text import text_of
 from airflow_provider_varian.triggers.peers import peer_of
-from airflow_provider_varian.triggers.rounds import FIRST_SECONDS, Waiter, next_due, registry
+from airflow_provider_varian.triggers.rounds import FIRST_SECONDS, Several, Waiter, next_due, registry
 
 if TYPE_CHECKING:
     from airflow_provider_varian.dimse.peer import Peer
@@ -58,7 +58,7 @@ class DicomTrigger(BaseTrigger):
         self.dicom_conn_id = dicom_conn_id
         self.poke_interval = poke_interval
         self.max_transient_failures = max_transient_failures
-        self._waiter: Waiter | None = None
+        self._waiter: Waiter | Several | None = None
 
     def arguments(self) -> dict[str, Any]:
         """Return what a copy of the trigger is made from: plain JSON that names nobody."""
@@ -77,7 +77,7 @@ class DicomTrigger(BaseTrigger):
         """Return what judges the answers."""
 
     @abstractmethod
-    async def join(self, due: float) -> Waiter:
+    async def join(self, due: float) -> Waiter | Several:
         """Join the next round that begins at a time or after it.
 
         :raises DicomError: when it is wrong what is to be asked, or of whom.
@@ -90,7 +90,7 @@ class DicomTrigger(BaseTrigger):
         try:
             criterion = self.criterion()
         except DicomError as error:
-            yield _failed(error)
+            yield failed(error)
             return
         while True:
             try:
@@ -98,13 +98,13 @@ class DicomTrigger(BaseTrigger):
                 facts = criterion.met(await self._waiter.answer())
             except DicomError as error:
                 if not borne.bears(error):
-                    yield _failed(error)
+                    yield failed(error)
                     return
                 said = self._say(logging.WARNING, f"not yet: {error}", said)
             else:
                 borne.clear()
                 if facts is not None:
-                    yield _event(status="success", message=criterion.seen, facts=facts)
+                    yield event_of(status="success", message=criterion.seen, facts=facts)
                     return
                 said = self._say(logging.INFO, f"not yet: {criterion.seen}", said)
             due = next_due(self.poke_interval)
@@ -129,8 +129,8 @@ class DicomTrigger(BaseTrigger):
             waiter.leave()
 
 
-class _PeerTrigger(DicomTrigger):
-    """Waits for a peer."""
+class PeerTrigger(DicomTrigger):
+    """Waits for a peer; base of those that ask one."""
 
     _peer: Peer | None = None
 
@@ -141,7 +141,7 @@ class _PeerTrigger(DicomTrigger):
         return self._peer
 
 
-class DicomEchoTrigger(_PeerTrigger):
+class DicomEchoTrigger(PeerTrigger):
     """Wait until a peer answers.
 
     :param query: also an empty C-FIND has to be answered: a daemon answers C-ECHO while its database is down.
@@ -165,7 +165,7 @@ class DicomEchoTrigger(_PeerTrigger):
         return registry().join(peer, lambda: PeerAsker(peer), EchoQuestion(self.query), due)
 
 
-class DicomFindTrigger(_PeerTrigger):
+class DicomFindTrigger(PeerTrigger):
     """Wait until a query has answers.
 
     :param level: ``PATIENT``, ``STUDY``, ``SERIES`` or ``IMAGE``.
@@ -286,7 +286,7 @@ class DicomReceivedTrigger(DicomTrigger):
             "quiet_seconds": self.quiet_seconds,
         }
 
-    def criterion(self) -> ReceivedCriterion:
+    def criterion(self) -> Criterion:
         """See :meth:`DicomTrigger.criterion`."""
         return ReceivedCriterion(self.at_least, self.quiet_seconds, clock=time.time)
 
@@ -298,9 +298,11 @@ class DicomReceivedTrigger(DicomTrigger):
         return registry().join(("receiver", name), lambda: ReceiverAsker(name), question, due)
 
 
-def _failed(error: DicomError) -> TriggerEvent:
-    return _event(status="error", message=str(error), transient=error.transient)
+def failed(error: DicomError) -> TriggerEvent:
+    """Return the event that tells an error."""
+    return event_of(status="error", message=str(error), transient=error.transient)
 
 
-def _event(**payload: Any) -> TriggerEvent:
+def event_of(**payload: Any) -> TriggerEvent:
+    """Return an event."""
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]

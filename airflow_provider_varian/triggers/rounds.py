@@ -82,6 +82,31 @@ class Waiter:
         self._rounds.left_by(self)
 
 
+class Several:
+    """One who waits for the outcomes of several questions, which are asked in the same round.
+
+    :param waiters: of which each is one.
+    """
+
+    def __init__(self, waiters: Sequence[Waiter]) -> None:
+        self._waiters = waiters
+
+    async def answer(self) -> list[Any]:
+        """Wait for all of them; cancelling this leaves.
+
+        :raises DicomError: why there is one that has none.
+        """
+        try:
+            return [await waiter.answer() for waiter in self._waiters]
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Wait no more. May be called twice."""
+        for waiter in self._waiters:
+            waiter.leave()
+
+
 class Rounds:
     """The poll rounds of one peer, or of one receiver. Lives in one event loop.
 

@@ -14,7 +14,6 @@ import pendulum
 import pytest
 from support.airflow_process import ROOT, connection_to, new_home, run_dags
 from support.audit_schema import checked, event, participant, query
-from support.dag_intervals import intervals_of
 from support.faulty import Faulty
 from support.identifiers import forms_of, found_in
 from support.ports import free_port
@@ -34,9 +33,10 @@ QA = "machine.qa_images"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A clinic behind a daemon, and an Airflow with a connection to it and one to nobody."""
+    """A clinic with no day that the run of its last one does not look back to, and an Airflow with a connection to its
+    daemon and one to nobody."""
     port = free_port()
-    clinic = Clinic(days=6, patients=4, matrix=32, until=LAST_DAY, timezone=ZONE)
+    clinic = Clinic(days=5, patients=4, matrix=32, until=LAST_DAY, timezone=ZONE)
     trusted = [TrustedEntity(ae_title="AIRFLOW", host="127.0.0.1", port=port)]
     with SimulatedDaemon(Faulty(clinic), trusted=trusted, timezone=ZONE) as daemon:
         connections = {
@@ -59,75 +59,26 @@ def _changed(machines, **changes) -> list[dict]:
     return [machine | changes for machine in deepcopy(machines)]
 
 
+def _manifest(told) -> dict:
+    return json.loads(Path(told["uri"].removeprefix("file://")).read_text())
+
+
 def _report(site, result) -> dict:
     (uri,) = result.xcom("summary")
     return json.loads(Path(uri.removeprefix("file://")).read_text())
 
 
-@pytest.fixture(scope="module")
-def first(site):
-    """The run of the day, then the same again."""
-    (result,), output = run_dags(site.home, [{"dag_id": DAG, "logical_date": NOON}])
-    moves = site.daemon.counts["C-MOVE"]
-    (again,), _ = run_dags(site.home, [{"dag_id": DAG, "logical_date": NOON}])
-    return SimpleNamespace(
-        result=result, output=output, moves=moves, again=again, moves_again=site.daemon.counts["C-MOVE"]
-    )
-
-
-def test_both_machines_are_complete_and_named(first, site):
-    assert first.result.state == "success"
-    assert first.result.states(QA) == ["success", "success"]
-    assert [first.result.tasks[(QA, index)]["name"] for index in (0, 1)] == ["TrueBeam1", "Halcyon2"]
-    machines = _report(site, first.result)["machines"]
-    assert [(machine["machine"], machine["outcome"]) for machine in machines] == [
-        ("TrueBeam1", "complete"),
-        ("Halcyon2", "complete"),
-    ]
-    assert [day["images"] for day in machines[0]["days"]] == [8] * 5  # the interval's two days and the look-back
-    assert [day["images"] for day in machines[1]["days"]] == [1] * 5
-
-
-def test_images_lie_under_their_acquisition_days(first, site):
-    days = {path.name for path in site.home.storage.iterdir() if path.is_dir() and not path.name.startswith(".")}
-    assert days == {f"202611{day}" for day in (16, 17, 18, 19, 20)}
-    assert len(list(site.home.storage.glob("2*/*/*/RTIMAGE.*.dcm"))) == 5 * 9
-
-
-def test_the_manifest_is_told_in_xcom(first):
-    manifests = first.result.xcom(QA, "dicom_manifest")
-    assert [manifest["outcome"] for manifest in manifests] == ["complete", "complete"]
-    for manifest in manifests:
-        assert json.loads(Path(manifest["uri"].removeprefix("file://")).read_text())["outcome"] == "complete"
-
-
-def test_what_is_mapped_over_is_opaque(first, defaults):
-    (keys,) = first.result.xcom("machines")
-    assert len(keys) == 2
-    told = json.dumps(list(first.result.xcoms.values()))
-    assert not [machine["patient_id"] for machine in defaults if machine["patient_id"] in told]
-
-
-def test_the_summary_is_a_table_in_the_log(first):
-    assert "TrueBeam1  WL_10MV          2026-11-20  yes       8" in first.output
-
-
-def test_the_log_names_no_phantom_either(first, defaults):
-    assert "C-FIND to VMSDBD" in first.output
-    assert not [machine["patient_id"] for machine in defaults if machine["patient_id"] in first.output]
-
-
-def test_a_rerun_moves_no_image(first, site):
-    assert first.again.state == "success"
-    assert first.moves > 0
-    assert first.moves_again == first.moves
-    assert _report(site, first.again)["machines"][0]["counts"]["held"] == 40
+_HOURS = {"2026-11-20": 24, "2026-03-29": 23, "2026-10-25": 25, "2026-03-30": 24}
 
 
 @pytest.fixture(scope="module")
-def runs(site, defaults, first):
-    """Runs that end differently, by name."""
+def runs(site, defaults):
+    """The run of the day, the same again, runs that end differently, and some intervals; all in one process, since to
+    start Airflow takes longer than a run."""
+    noons = [pendulum.parse(f"{morning}T12:00", tz=str(ZONE)).isoformat() for morning in _HOURS]
     requests = {
+        "first": {"logical_date": NOON},
+        "again": {"logical_date": NOON},
         "no logical date": {"logical_date": None, "run_after": "2026-11-20T09:00:00+01:00"},
         "one day of the form": {"conf": {"first_day": "2026-11-17"}},
         "nothing came": {"conf": {"first_day": "2026-11-21"}},
@@ -146,9 +97,66 @@ def runs(site, defaults, first):
             "logical_date": "2026-11-20T13:00:00+01:00",
             "conf": {"machines": _changed(defaults[:1], plan_label="WL_10NV")},
         },
+        "intervals": {"intervals": noons},
     }
     results, output = run_dags(site.home, [{"dag_id": DAG} | request for request in requests.values()])
     return SimpleNamespace(output=output, of=dict(zip(requests, results, strict=True)))
+
+
+@pytest.fixture(scope="module")
+def first(runs):
+    """The run of the day."""
+    return runs.of["first"]
+
+
+def test_both_machines_are_complete_and_named(first, site):
+    assert first.state == "success"
+    assert first.states(QA) == ["success", "success"]
+    assert [first.tasks[(QA, index)]["name"] for index in (0, 1)] == ["TrueBeam1", "Halcyon2"]
+    machines = _report(site, first)["machines"]
+    assert [(machine["machine"], machine["outcome"]) for machine in machines] == [
+        ("TrueBeam1", "complete"),
+        ("Halcyon2", "complete"),
+    ]
+    assert [day["images"] for day in machines[0]["days"]] == [8] * 5  # the interval's two days and the look-back
+    assert [day["images"] for day in machines[1]["days"]] == [1] * 5
+
+
+def test_images_lie_under_their_acquisition_days(first, site):
+    days = {path.name for path in site.home.storage.iterdir() if path.is_dir() and not path.name.startswith(".")}
+    assert days == {f"202611{day}" for day in (16, 17, 18, 19, 20)}
+    assert len(list(site.home.storage.glob("2*/*/*/RTIMAGE.*.dcm"))) == 5 * 9
+
+
+def test_the_manifest_is_told_in_xcom(first):
+    manifests = first.xcom(QA, "dicom_manifest")
+    assert [manifest["outcome"] for manifest in manifests] == ["complete", "complete"]
+    for manifest in manifests:
+        assert _manifest(manifest)["outcome"] == "complete"
+
+
+def test_what_is_mapped_over_is_opaque(first, defaults):
+    (keys,) = first.xcom("machines")
+    assert len(keys) == 2
+    told = json.dumps(list(first.xcoms.values()))
+    assert not [machine["patient_id"] for machine in defaults if machine["patient_id"] in told]
+
+
+def test_the_summary_is_a_table_in_the_log(runs):
+    assert "TrueBeam1  WL_10MV          2026-11-20  yes       8" in runs.output
+
+
+def test_the_log_names_no_phantom_either(runs, defaults):
+    assert "C-FIND to VMSDBD" in runs.output
+    assert not [machine["patient_id"] for machine in defaults if machine["patient_id"] in runs.output]
+
+
+def test_no_later_run_moves_an_image(runs, site):
+    """All of them ask for days that the first one brought, or for none that there is."""
+    assert runs.of["again"].state == "success"
+    assert _report(site, runs.of["again"])["machines"][0]["counts"]["held"] == 40
+    # And the plan once, which says how many beams there are.
+    assert site.daemon.counts["sub-operations"] == 5 * 9 + 1
 
 
 def test_a_run_without_a_logical_date_judges_the_last_24_hours(runs, site):
@@ -274,12 +282,9 @@ def test_no_patient_is_named_in_a_manifest_or_a_path(clinical):
 
 # --- the timetable --------------------------------------------------------------------------------
 
-_HOURS = {"2026-11-20": 24, "2026-03-29": 23, "2026-10-25": 25, "2026-03-30": 24}
 
-
-def test_the_dags_timetable_yields_a_real_interval_in_the_clinics_zone(site):
-    noons = [pendulum.parse(f"{morning}T12:00", tz=str(ZONE)).isoformat() for morning in _HOURS]
-    for (morning, hours), interval in zip(_HOURS.items(), intervals_of(site.home, DAG, noons), strict=True):
+def test_the_dags_timetable_yields_a_real_interval_in_the_clinics_zone(runs):
+    for (morning, hours), interval in zip(_HOURS.items(), runs.of["intervals"], strict=True):
         start, end = map(datetime.fromisoformat, interval)
         assert end == pendulum.parse(f"{morning}T07:45", tz=str(ZONE))
         assert (end - start).total_seconds() == hours * 3600

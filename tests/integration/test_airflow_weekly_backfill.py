@@ -61,12 +61,12 @@ def backfilled(site):
         site.home.airflow(*_typed("dags unpause"))
         site.home.airflow(*_typed("backfill create"))
         _wait(lambda: _are_over(page), "the backfill")
-        runs = _runs(page)
+        runs = page.backfilled(DAG)
         moved = site.daemon.counts["sub-operations"]
         # It says that there is nothing to do, as an error or not, according to the version.
         again = site.home.python("-m", "airflow", *_typed("backfill create"))
         _wait(lambda: _are_over(page), "the backfill once more")
-        more = _runs(page)
+        more = page.backfilled(DAG)
     return SimpleNamespace(runs=runs, moved=moved, again=again, more=more)
 
 
@@ -74,15 +74,10 @@ def _wait(condition, what: str) -> None:
     wait_until(condition, seconds=600, what=what, every=1)
 
 
-def _runs(page) -> list[dict]:
-    found = page.rest("GET", f"dags/{DAG}/dagRuns?run_type=backfill&order_by=logical_date")["dag_runs"]
-    return [run for run in found if run["run_type"] == "backfill"]
-
-
 def _are_over(page) -> bool:
     backfills = page.rest("GET", f"backfills?dag_id={DAG}")["backfills"]
     over = all(each["completed_at"] for each in backfills)
-    return over and all(run["state"] in _FINAL for run in _runs(page))
+    return over and all(run["state"] in _FINAL for run in page.backfilled(DAG))
 
 
 def _week(run: dict) -> tuple[datetime, datetime]:

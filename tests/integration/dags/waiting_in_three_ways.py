@@ -1,4 +1,7 @@
-"""A sensor in each of its modes, each one deferred, and a patient who is waited for without being named anywhere."""
+"""A sensor in each of its modes, each one deferred, and a patient who is waited for without being named anywhere.
+
+And an operator that goes on after it was deferred.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import pendulum
 from airflow.sdk import dag, task
 
+from airflow_provider_varian.operators.retrieve import DicomMoveOperator
 from airflow_provider_varian.sensors.dicom import DicomEchoSensor, DicomFindSensor, DicomReceivedSensor
 
 MODES = {
@@ -40,6 +44,9 @@ def waiting_in_three_ways():
     DicomReceivedSensor(task_id="received", keys={"Modality": "RTIMAGE"}, at_least=2, deferrable=True)
     DicomEchoSensor(task_id="dead", dicom_conn_id="dead", max_transient_failures=1, deferrable=True)
     DicomFindSensor(task_id="wrong", level="SERIES", keys={"PatientId": "X"}, deferrable=True)
+    DicomMoveOperator(
+        task_id="late", dicom_conn_id="late", keys={"PatientID": "QA_TB_WL", "Modality": "RTPLAN"}, deferrable=True
+    )
     planted()
 
 

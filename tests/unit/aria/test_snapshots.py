@@ -122,5 +122,6 @@ def test_one_that_cannot_be_read_is_never_taken_for_none(destination, tmp_path, 
 def test_one_of_a_later_version_is_refused(destination, tmp_path):
     write_snapshot(destination, "weekly", SNAPSHOT)
     file_of(tmp_path).write_text(json.dumps(SNAPSHOT.to_json() | {"schema_version": 2}))
-    with pytest.raises(ConfigurationError, match="schema version 2"):
+    with pytest.raises(ConfigurationError, match="schema version 2") as caught:
         read_snapshot(destination, "weekly")
+    assert "a snapshot of another name" in caught.value.hint

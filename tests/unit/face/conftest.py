@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
@@ -92,11 +93,17 @@ class TaskInstance:
     map_index: int = -1
     dag_id: str = "dag"
     run_id: str = "run"
+    #: Of a try, as Airflow gives it.
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
     pushed: list[tuple[str, Any]] = field(default_factory=list)
 
     def xcom_push(self, key: str, value: Any) -> None:
         json.dumps(value)  # what is no JSON never comes back from XCom
         self.pushed.append((key, value))
+
+    def begin_try(self) -> None:
+        """Become another try, as where a task is cleared, or retried."""
+        self.id = str(uuid.uuid4())
 
     def xcoms(self, key: str) -> list[Any]:
         return [value for name, value in self.pushed if name == key]
@@ -117,6 +124,12 @@ def context():
         return {"ti": TaskInstance(**ti), "dag_run": run}
 
     return make
+
+
+@pytest.fixture
+def dag_run(context):
+    """Make a run: ``dag_run(end=...)`` with a data interval, ``dag_run()`` without a logical date."""
+    return lambda **instants: context(**instants)["dag_run"]
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from airflow.sdk.io import attach
 from airflow.sdk.io import store as airflow_store
 from pydicom import dcmread
 from support import plan_exports, s3
+from support.deferring import deferred, fired, going_on
 from support.faulty import Faulty
 from support.identifiers import found_in
 from support.plan_exports import (
@@ -31,6 +32,7 @@ from support.plan_exports import (
     words_of,
 )
 from support.ports import wait_until
+from support.quiet import BEFORE, QUIET, WITHIN, Clock
 from support.third_party import FilingStation
 
 from airflow_provider_varian.aria.plan_set import Standing
@@ -600,3 +602,34 @@ def test_nothing_that_leaves_the_storage_names_a_patient(aria, week, clinic, sto
 def test_with_label_the_plans_own_index_tells_it(aria, week, clinic, storage):
     told = exported(aria, week(), plan=row_of(clinic, PLAIN), parts=["plan"], with_label=True)
     assert index_of(storage, told["plan_uid"])["plan_set"]["label"] == clinic.case(PLAIN).plans[0].label
+
+
+def test_quiet_hours_in_the_middle_of_an_export_give_the_worker_back(
+    daemon, receiver_port, connect, week, clinic, storage, monkeypatch
+):
+    clock = Clock(monkeypatch, BEFORE)
+    conn = connect(
+        "quiet",
+        port=daemon.address[1],
+        receiver_host="127.0.0.1",
+        receiver_port=receiver_port,
+        profile_overrides={"settle_seconds": 0.2, "stable_interval_seconds": 0.01},
+        **QUIET,
+    )
+
+    def begin_quiet_hours(uid):
+        clock.now = WITHIN if clock.now == BEFORE else clock.now
+        return False
+
+    daemon.holdings.broken = begin_quiet_hours
+    at = week()
+    settings = {"task_id": "export", "dicom_conn_id": conn, "plan": row_of(clinic, PLAIN), "deferrable": True}
+    put_off = deferred(lambda: AriaPlanExportOperator(**settings).execute(at))
+    left = at["ti"].xcoms(MANIFEST_KEY)[-1]
+    assert (left["outcome"], put_off.arguments) == ("pending", {"dicom_conn_id": conn})
+    assert not at["ti"].xcoms("plan_export")  # nothing has failed
+    clock.over_after(3)
+    told = going_on(put_off, AriaPlanExportOperator(**settings), at, fired(put_off.trigger))()
+    (uid,) = plan_uids(clinic, PLAIN)
+    assert (told["outcome"], _transferred(daemon)) == ("complete", len(index_of(storage, uid)["objects"]))
+    assert json.loads(Path(told["manifest"].removeprefix("file://")).read_text())["attempts"] == 1

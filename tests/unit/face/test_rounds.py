@@ -13,7 +13,7 @@ from support.ports import wait_until
 
 from airflow_provider_varian.errors import CancelledError, PeerFailureError
 from airflow_provider_varian.triggers import rounds as rounds_module
-from airflow_provider_varian.triggers.rounds import Registry, next_due, registry
+from airflow_provider_varian.triggers.rounds import Registry, Several, next_due, registry
 
 
 class Asker:
@@ -307,3 +307,25 @@ def test_places_that_nobody_waits_for_are_forgotten(asker, monkeypatch):
         assert len(made._rounds) == 1
 
     run(scene())
+
+
+def test_who_waits_for_several_has_all_of_them_from_one_round(asker):
+    async def scene():
+        return await Several([join("one", asker), join("two", asker)]).answer()
+
+    assert run(scene()) == ["answer to one", "answer to two"]
+    assert asker.rounds == [["one", "two"]]
+
+
+def test_who_waits_for_several_and_is_cancelled_leaves_with_all_of_them(asker):
+    async def scene():
+        several = Several([join("one", asker, due=float("inf")), join("two", asker, due=float("inf"))])
+        waiting = asyncio.create_task(several.answer())
+        await settled()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        ((_, rounds),) = registry()._rounds
+        return list(rounds._waiting)
+
+    assert run(scene()) == []

@@ -23,6 +23,7 @@ from airflow_provider_varian.retrieval.outcome import Outcome
 from airflow_provider_varian.retrieval.request import RetrievalRequest
 from airflow_provider_varian.retrieval.selection import select
 from airflow_provider_varian.retrieval.third_party import move_to_third_party
+from airflow_provider_varian.waiting import Waiting
 
 #: Asks for each instance by itself.
 ONE_BY_ONE = Profile(
@@ -107,13 +108,13 @@ def test_what_is_waited_for_quiet_hours_is_not_the_peers_time(clinic, monkeypatc
     def quiet_begins(uid):
         if len(clinic.archive.sent) == 1:
             clock.now = WITHIN
-            threading.Timer(1.5, setattr, (clock, "now", AFTER)).start()
+            threading.Timer(9, setattr, (clock, "now", AFTER)).start()
 
     clinic.archive.on_sent = quiet_begins
-    peer = clinic.archive.peer(receiver_port=clinic.port, retrieve_deadline=1.2, **QUIET)
+    peer = clinic.archive.peer(receiver_port=clinic.port, retrieve_deadline=8, **QUIET)
     began = time.monotonic()
     result = clinic.run(clinic.images(1, 2), peer=peer, profile=ONE_BY_ONE)
-    assert time.monotonic() - began > 1.5
+    assert time.monotonic() - began > 9
     assert result.outcome is Outcome.COMPLETE
 
 
@@ -190,7 +191,7 @@ def test_a_budget_of_one_suffices_for_a_third_party_move(clinic, tmp_path):
 
 
 def test_a_retrieval_waits_for_its_turn_without_losing_time(clinic):
-    peer = clinic.archive.peer(receiver_port=clinic.port, max_associations=1, retrieve_deadline=1.5)
+    peer = clinic.archive.peer(receiver_port=clinic.port, max_associations=1, retrieve_deadline=8)
     slots = []
 
     def other_task():
@@ -199,7 +200,7 @@ def test_a_retrieval_waits_for_its_turn_without_losing_time(clinic):
     thread = threading.Thread(target=other_task)
     thread.start()
     thread.join()
-    threading.Timer(2.0, slots[0].release).start()
+    threading.Timer(9, slots[0].release).start()
     assert clinic.run(clinic.images(1, 2), peer=peer).outcome is Outcome.COMPLETE
 
 
@@ -243,3 +244,18 @@ def _two(clinic):
         "SeriesInstanceUID": rt_image(1).SeriesInstanceUID,
         "SOPInstanceUID": uids,
     }
+
+
+def test_a_receiver_that_ends_for_quiet_hours_first_takes_what_comes_late(clinic, monkeypatch):
+    """Somebody else waits for their end, and meanwhile nobody listens."""
+    clock = Clock(monkeypatch, BEFORE)
+    wanted = clinic.images(1, 2)
+    late = wanted.expected[0].sop_instance_uid
+    clinic.archive.late = {late}
+    clinic.archive.on_move = lambda: setattr(clock, "now", WITHIN)
+    peer = clinic.archive.peer(receiver_port=clinic.port, deferred_as="aria", **QUIET)
+    accounts = []
+    with pytest.raises(Waiting):
+        clinic.run(wanted, peer=peer, profile=replace(ONE_BY_ONE, settle_seconds=2.0), on_change=accounts.append)
+    assert accounts[-1].outcome is Outcome.PENDING
+    assert [entry.is_here for entry in accounts[-1].ledger.entries.values()] == [True, False]

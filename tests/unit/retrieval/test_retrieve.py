@@ -702,8 +702,8 @@ def test_the_list_is_asked_for_until_it_stands_still(clinic):
 
 def test_without_pending_responses_an_arriving_object_counts_as_activity(clinic):
     clinic.archive.pending = False
-    clinic.archive.on_sent = lambda _: time.sleep(0.5)
-    result = clinic.run(peer=replace(clinic.peer, dimse_timeout=1.2))
+    clinic.archive.on_sent = lambda _: time.sleep(1.2)
+    result = clinic.run(peer=replace(clinic.peer, dimse_timeout=5))
     assert result.outcome is Outcome.COMPLETE
     assert clinic.archive.asked() == ["SERIES"]
 
@@ -716,7 +716,7 @@ def test_the_deadline_bounds_the_whole(clinic):
             judged.wait(60)
 
     clinic.archive.on_sent = stall_after_two
-    result = clinic.run(peer=replace(clinic.peer, retrieve_deadline=3.0, dimse_timeout=30.0))
+    result = clinic.run(peer=replace(clinic.peer, retrieve_deadline=8.0, dimse_timeout=30.0))
     judged.set()
     assert result.outcome is Outcome.PARTIAL
     assert result.counts["verified"] == 2

@@ -283,12 +283,12 @@ def test_quiet_hours_of_the_source_before_it_is_listed_again_are_not_its_time(pr
         proof.source.instances[late.SOPInstanceUID] = late
         proof.source.delivers = lambda level, uid: level == "IMAGE" or uid != late.SOPInstanceUID
         clock.now = WITHIN
-        # Twice the deadline, in steps of 0.02 s.
-        clock.over_after(200)
+        # Longer than the deadline: two looks in 0.02 s.
+        clock.over_after(900)
 
     proof.source.on_move = quieten
-    result = proof(peer=proof.source.peer(retrieve_deadline=2.0, **QUIET))
-    assert (result.outcome, result.counts["found"], clock.looks >= 200) == (Outcome.COMPLETE, 5, True)
+    result = proof(peer=proof.source.peer(retrieve_deadline=8, **QUIET))
+    assert (result.outcome, result.counts["found"], clock.looks >= 900) == (Outcome.COMPLETE, 5, True)
 
 
 def test_quiet_hours_of_the_proving_peer_are_not_the_time_of_the_source(source, research, monkeypatch):
@@ -297,19 +297,19 @@ def test_quiet_hours_of_the_proving_peer_are_not_the_time_of_the_source(source, 
     def quieten():
         source.on_move = lambda: None
         clock.now = WITHIN
-        clock.over_after(200)
+        clock.over_after(900)
 
     source.on_move = quieten
     source.delivers = lambda level, uid: level == "IMAGE" or uid != UIDS[2]
     result = move_to_third_party(
-        source.peer(retrieve_deadline=3.5),
+        source.peer(retrieve_deadline=8),
         SERIES,
         destination="RESEARCH",
         profile=PROFILE,
         verify_peer=research.peer(**QUIET),
         verify_profile=Profile(name="generic", stable_interval_seconds=0.05),
     )
-    assert (result.outcome, clock.looks >= 200) == (Outcome.COMPLETE, True)
+    assert (result.outcome, clock.looks >= 900) == (Outcome.COMPLETE, True)
     assert source.asked("C-MOVE") == ["SERIES", "IMAGE"]
 
 

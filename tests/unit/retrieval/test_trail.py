@@ -24,6 +24,7 @@ from support.audit_schema import (
 from support.dicom_files import image_file
 from support.identifiers import forms_of, found_in
 from support.ports import free_port
+from support.quiet import BEFORE, QUIET, WITHIN, Clock
 from support.storage_peer import StoragePeer
 
 from airflow_provider_varian.dimse.cancellation import Cancellation
@@ -48,6 +49,7 @@ from airflow_provider_varian.retrieval.trail import Asking, Retrieving, WorkTrai
 from airflow_provider_varian.retrieval.trail_exports import Moving, Storing
 from airflow_provider_varian.retrieval.trail_messages import Requestor, without_identities
 from airflow_provider_varian.uids import RT_IMAGE, STUDY_ROOT_FIND
+from airflow_provider_varian.waiting import Waiting
 
 QUERY, BEGIN, TRANSFERRED, EXPORT = "110112", "110102", "110104", "110106"
 SOURCE, DESTINATION, LAUNCHER, APPLICATION, MEDIA = "110153", "110152", "110151", "110150", "110154"
@@ -276,6 +278,15 @@ def test_a_retrieval_that_is_cancelled_has_an_end(clinic, retrieve, sink):
     with pytest.raises(CancelledError):
         retrieve(clinic.images(1), cancellation=cancellation)
     assert failure(sink.messages[-1]) == "cancelled"
+
+
+def test_a_retrieval_that_is_put_off_has_an_end_that_is_no_failure_of_anybody(clinic, retrieve, sink, monkeypatch):
+    clock = Clock(monkeypatch, BEFORE)
+    clinic.archive.on_sent = lambda uid: setattr(clock, "now", WITHIN)
+    peer = clinic.archive.peer(receiver_port=clinic.port, deferred_as="aria", **QUIET)
+    with pytest.raises(Waiting):
+        retrieve(clinic.images(1, 2), peer=peer, profile=Profile(name="one", settle_seconds=0.1, uid_lists=False))
+    assert failure(sink.messages[-1]) == "put off: the task goes on later"
 
 
 def test_no_peer_at_all_is_told_too(clinic, retrieve, sink):
