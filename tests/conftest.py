@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from support.airflow_process import SHARED
 from support.no_skips import pytest_make_collect_report, pytest_runtest_makereport
+from support.one_folder import pytest_xdist_make_scheduler
 
 # Hooks, which pytest finds by their names here.
-__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport", "pytest_xdist_make_scheduler"]
 
 # Before anything imports Airflow: a home of our own, no examples, quiet, loopback only.
 _HOME = Path(tempfile.mkdtemp(prefix="airflow-home-"))

@@ -57,6 +57,11 @@ class Home:
         return self.root / "spool"
 
     @property
+    def local_settings(self) -> Path:
+        """What all processes of this home begin with."""
+        return self.root / "config" / "airflow_local_settings.py"
+
+    @property
     def database(self) -> Path:
         return self.root / "airflow.db"
 
@@ -85,6 +90,20 @@ class Home:
 #: busy machine; the page then answers 500.
 _LOCK_SECONDS = 90
 
+#: What all processes of a home begin with. Nothing of it has to outlive the machine, and a database that syncs each
+#: commit on a busy disk is locked most of the time.
+_SETTINGS = """\
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+
+@event.listens_for(Engine, "connect")
+def _sync_nothing(connection, _record):
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous=OFF")
+    cursor.close()
+"""
+
 #: Names a folder that all processes of one run of the tests share; see ``tests/conftest.py``.
 SHARED = "DICOM_TESTS_SHARED"
 
@@ -112,7 +131,6 @@ def bare_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[st
     :param dags: folder of the DAGs.
     :param connections: connection IDs with their fields, put into the environment.
     """
-    root.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "_AIRFLOW"))}
     environment |= {
         "AIRFLOW_HOME": str(root),
@@ -128,7 +146,10 @@ def bare_home(root: Path, *, dags: Path = ROOT / "dags", connections: Mapping[st
     }
     for name, fields in (connections or {}).items():
         environment[f"AIRFLOW_CONN_{name.upper()}"] = json.dumps(fields)
-    return Home(root, environment)
+    home = Home(root, environment)
+    home.local_settings.parent.mkdir(parents=True, exist_ok=True)
+    home.local_settings.write_text(_SETTINGS)
+    return home
 
 
 def connection_to(port: int, *, receiver_port: int, zone: object) -> dict[str, Any]:

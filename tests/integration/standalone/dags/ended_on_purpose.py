@@ -11,7 +11,7 @@ from airflow.sdk import DAG, Param
 from airflow_provider_varian.operators.retrieve import DicomRetrieveOperator
 
 #: Long enough for all of it on a busy machine, where the imports alone take ten seconds.
-_TIMEOUT = timedelta(seconds=45)
+_TIMEOUT = timedelta(seconds=150)
 
 
 def _dag(dag_id: str, execution_timeout: timedelta | None) -> DAG:
