@@ -6,7 +6,6 @@ import fcntl
 import itertools
 import os
 import socket
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +13,8 @@ from pathlib import Path
 
 # Below the ports that systems hand out by themselves, to sockets that bind to port 0 and to those that call.
 _FIRST, _LAST = 20000, 31999
-_LOCK_FILE = Path(tempfile.gettempdir()) / f"dicom-test-ports-{os.getuid()}"
+# Not in the folder of temporary files, of which each run of the tests may have its own.
+_LOCK_FILE = Path("/tmp") / f"dicom-test-ports-{os.getuid()}"
 _candidates = itertools.cycle(range(_FIRST, _LAST + 1))
 _next = threading.Lock()
 _locks = _LOCK_FILE.open("ab")

@@ -153,6 +153,9 @@ class _Decrypting:
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=connection.getpeername()[0])
         self._await(self._tls.do_handshake)
 
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
     def sendall(self, data: bytes) -> None:
         self._tls.write(data)
         self._connection.sendall(self._outgoing.read())
@@ -169,7 +172,9 @@ class _Decrypting:
             except ssl.SSLEOFError:
                 return None
             finally:
-                self._connection.sendall(self._outgoing.read())
+                # Sending nothing would tell of a reset before all that came ahead of it has been read.
+                if data := self._outgoing.read():
+                    self._connection.sendall(data)
             if data := self._connection.recv(65536):
                 self._incoming.write(data)
             else:

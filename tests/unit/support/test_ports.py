@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -19,13 +20,15 @@ sys.stdin.read()
 """
 
 
-def test_two_processes_get_different_ports_also_while_nobody_listens_on_them():
+def test_two_processes_get_different_ports_also_while_nobody_listens_on_them(tmp_path):
     other = subprocess.Popen(
         [sys.executable, "-c", _OTHER_PROCESS],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=Path(__file__).parents[2],
+        # As of another run of the tests on this machine.
+        env=os.environ | {"TMPDIR": str(tmp_path)},
     )
     try:
         theirs = set(json.loads(other.stdout.readline()))
