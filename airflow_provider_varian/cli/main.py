@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow_provider_varian import __version__
 from airflow_provider_varian.cli.output import Output, printable
+from airflow_provider_varian.cli.peer_options import as_options
 from airflow_provider_varian.cli.verb import ExitStatus, Verb
 from airflow_provider_varian.cli.verbs import (
     echo,
@@ -84,7 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         with _logging(verb, verbose=arguments.verbose):
             return verb.run(arguments, output)
     except DicomError as error:
-        output.note(f"varian-dicom {verb.name}: {error}")
+        # Where the peer is a connection, its fields are what there is to change.
+        options = as_options(error.hint) if getattr(arguments, "peer", None) else ""
+        told = f"{str(error).removesuffix('.')}. On the command line {options}" if options else str(error)
+        output.note(f"varian-dicom {verb.name}: {told}")
         return next(status for kind, status in _EXIT_STATUS_OF_ERROR if isinstance(error, kind))
     except KeyboardInterrupt:
         output.note(f"varian-dicom {verb.name}: interrupted")

@@ -7,6 +7,7 @@ connection are validated by the same function and mean the same.
 from __future__ import annotations
 
 import os
+import re
 import sys
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -25,6 +26,14 @@ _TLS_FILES: Final = ("tls_ca_certificate", "tls_certificate", "tls_private_key")
 # Kinds whose values are long or secret: secrets on a command line are seen by every user of the machine.
 _FROM_FILE_ONLY: Final = ("text", "password")
 _FROM_FILE: Final = (*_FROM_FILE_ONLY, "object")
+# Fields that have an option of their own.
+_OPTIONS: Final = {
+    "called_ae_title": "the AET of --peer",
+    "calling_ae_title": "--calling",
+    **{key: "--" + key.replace("_", "-") for key in _TLS_FILES},
+}
+# In a sentence, "profile" or "receiver" may be just a word.
+_FIELD_NAME: Final = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 
 
 @dataclass(slots=True)
@@ -88,6 +97,15 @@ def peer_from_arguments(arguments: Namespace, **overrides: Any) -> Peer:
         password=settings.password,
         extra=settings.extra,
     )
+
+
+def as_options(text: str) -> str:
+    """Say how the fields of a connection that a text names are given beside ``--peer``; empty when it names none.
+
+    :param text: of an error, which speaks of a connection's fields.
+    """
+    named = dict.fromkeys(name for name in _FIELD_NAME.findall(text) if name in FIELDS_BY_KEY)
+    return ", ".join(f"{name} is {_OPTIONS.get(name, f'--set {name}=...')}" for name in named)
 
 
 def peer_beside(*, address: str | None, conn_id: str | None, calling: str | None) -> Peer:

@@ -80,6 +80,7 @@ class FindSession:
     :param on_query: is told of each query.
     :param patience: how long to wait until the peer may be called.
     :param verifies: also propose Verification, for :meth:`echo`.
+    :param step: what the association is for, e.g. ``"C-FIND"``: its errors say it.
     :param log_level: at which each request is logged.
 
     Entering raises what :func:`~airflow_provider_varian.dimse.association.associate` raises.
@@ -95,6 +96,7 @@ class FindSession:
         on_query: OnQuery | None = None,
         patience: Patience = TASK,
         verifies: bool = False,
+        step: str = STEP,
         log_level: int = logging.INFO,
     ) -> None:
         self.peer = peer
@@ -104,7 +106,7 @@ class FindSession:
         if verifies:
             proposed += contexts.verification()
         self._association = LastingAssociation(
-            peer, proposed, step=STEP, cancellation=cancellation, on_wait=on_wait, patience=patience
+            peer, proposed, step=step, cancellation=cancellation, on_wait=on_wait, patience=patience
         )
         self._log_level = log_level
         self._open: Asker | None = None

@@ -21,6 +21,7 @@ from airflow_provider_varian.errors import (
     PeerTimeoutError,
     QuietHoursError,
 )
+from airflow_provider_varian.query.asking import STEP
 from airflow_provider_varian.query.find import FindSession
 from airflow_provider_varian.query.profile import Profile
 
@@ -48,6 +49,7 @@ def poll(
     *,
     profile: Profile,
     verifies: bool = False,
+    step: str = STEP,
     cancellation: Cancellation | None = None,
     patience: Patience = POLL,
 ) -> Round[_T]:
@@ -60,6 +62,7 @@ def poll(
     :param requests: called with the open session, one by one.
     :param profile: the peer's habits.
     :param verifies: propose Verification too.
+    :param step: what the association is for, e.g. ``"C-ECHO"``: its errors say it.
     :param cancellation: ends it from outside.
     :param patience: how long to wait until the peer may be called.
     :raises CancelledError: cancelled.
@@ -72,6 +75,7 @@ def poll(
         cancellation=cancellation,
         patience=patience,
         verifies=verifies,
+        step=step,
         # A thousand lines a minute would drown what else a triggerer logs.
         log_level=logging.INFO if len(requests) == 1 else logging.DEBUG,
     )

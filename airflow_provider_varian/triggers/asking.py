@@ -141,8 +141,15 @@ class PeerAsker:
         # Who ends the association for those after it is put last, so that it keeps nobody from being answered for ever.
         requests = sorted(together, key=lambda each: self._enders.index(each) if each in self._enders else -1)
         calls = [self._call([questions[number] for number in together[request]]) for request in requests]
-        verifies = any(isinstance(question, EchoQuestion) for question in questions)
-        done = poll(self._peer, calls, profile=profile_for(self._peer), verifies=verifies, cancellation=cancellation)
+        services = {"C-ECHO" if isinstance(question, EchoQuestion) else "C-FIND" for question in questions}
+        done = poll(
+            self._peer,
+            calls,
+            profile=profile_for(self._peer),
+            verifies="C-ECHO" in services,
+            step=" and ".join(sorted(services)),
+            cancellation=cancellation,
+        )
         self._note_ender(None if done.ended_by is None else requests[done.ended_by], requests)
         outcomes = dict(zip(requests, done.outcomes, strict=True))
         return [outcomes[_request_of(question)] for question in questions]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from support.ports import free_port
@@ -141,6 +142,33 @@ def test_an_error_is_one_readable_line_with_its_hint(verb_that, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "varian-dicom act: association with VMSDBD@h:1: refused. Check the\\nport.\\x1b[2J\n"
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"),
+    [
+        (
+            "Set called_ae_title, or calling_ae_title.",
+            ". On the command line called_ae_title is the AET of --peer, calling_ae_title is --calling",
+        ),
+        (
+            "Paste it into tls_ca_certificate, and lower max_associations of tls_ca_certificate",
+            ". On the command line tls_ca_certificate is --tls-ca-certificate, "
+            "max_associations is --set max_associations=...",
+        ),
+        ("The receiver has a profile, an address_family and no called_ae_titles", ""),
+    ],
+)
+@pytest.mark.parametrize("whom", ["--peer", "--conn"])
+def test_fields_that_an_error_names_are_told_as_the_options_that_a_person_typed(
+    verb_that, capsys, monkeypatch, hint, told, whom
+):
+    verb_that(raising(PeerUnreachableError("refused", peer="VMSDBD@h:1", step="C-FIND", hint=hint)))
+    (act,) = program.VERBS
+    monkeypatch.setattr(program, "VERBS", (replace(act, add_arguments=lambda parser: parser.add_argument(whom)),))
+    assert main(["act", whom, "VMSDBD@h:1"]) == 1
+    told = hint.removesuffix(".") + told if told and whom == "--peer" else hint
+    assert capsys.readouterr().err == f"varian-dicom act: C-FIND with VMSDBD@h:1: refused. {told}\n"
 
 
 def test_nothing_of_airflow_or_dicom_is_loaded_before_a_verb_runs():

@@ -211,6 +211,17 @@ def test_echo_and_queries_of_one_peer_share_the_round(scripted, clinic, together
     assert scripted.associations == 1
 
 
+@pytest.mark.parametrize(
+    ("waiting", "step"), [("echo", "C-ECHO"), ("find", "C-FIND"), ("both", "C-ECHO and C-FIND")]
+)
+def test_a_peer_that_cannot_be_reached_is_told_with_what_was_to_be_asked(connect, together, waiting, step):
+    conn = connect("gone", port=free_port())
+    echo = DicomEchoTrigger(dicom_conn_id=conn, poke_interval=0.2, max_transient_failures=0)
+    triggers = {"echo": [echo], "find": [find(conn, max_transient_failures=0)]}
+    for told in run_all(*triggers.get(waiting, [*triggers["echo"], *triggers["find"]])):
+        assert told["message"].startswith(f"{step} with VMSDBD@127.0.0.1"), told["message"]
+
+
 def test_two_connections_with_the_same_settings_are_one_peer(scripted, clinic, connect):
     release = threading.Event()
 

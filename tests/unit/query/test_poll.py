@@ -124,6 +124,7 @@ def test_an_association_that_does_not_come_about_is_everybodys_error_and_nobodys
     peer = Peer(host="127.0.0.1", port=free_port(), called_ae_title="VMSDBD")
     round_ = poll(peer, found("P1", "P2"), profile=PLAIN)
     assert [type(outcome) for outcome in round_.outcomes] == [PeerUnreachableError] * 2
+    assert {outcome.step for outcome in round_.outcomes} == {"C-FIND"}
     assert round_.ended_by is None
 
 
