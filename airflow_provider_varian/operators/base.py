@@ -15,6 +15,7 @@ from airflow_provider_varian.errors import CancelledError, DicomError
 from airflow_provider_varian.hooks.dicom import DicomHook
 from airflow_provider_varian.operators.deferring import facts_of, trigger_of
 from airflow_provider_varian.operators.identity import try_id
+from airflow_provider_varian.operators.supervision import supervised
 from airflow_provider_varian.waiting import QuietHours, Try, Waiting
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ class PeerTask:
     def on_kill(self) -> None:
         """Cancel the running request (C-CANCEL, then abort) without waiting for it."""
         self.cancellation.cancel()
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Work as long as nobody kills the task, and somebody is there whom it can tell what it came to.
+
+        :raises CancelledError: killed before.
+        """
+        # Made here, not by on_kill: a signal handler should find it there.
+        self.cancellation.raise_if_cancelled()
+        with supervised(self.cancellation.cancel):
+            yield
 
 
 class DicomOperator(PeerTask, BaseOperator):
@@ -139,9 +151,7 @@ class DicomOperator(PeerTask, BaseOperator):
 
     def _run(self, context: Context) -> Any:
         try:
-            with failing_fast():
-                # Made here, not by on_kill: a signal handler should find it there.
-                self.cancellation.raise_if_cancelled()
+            with failing_fast(), self.stoppable():
                 return self.run_dicom(context)
         except Waiting as waiting:
             self._leave(waiting)

@@ -93,15 +93,14 @@ class DicomSensor(PeerTask, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait; the result is counts and facts that name nobody."""
-        # Made here, not by on_kill: a signal handler should find it there.
-        self.cancellation.raise_if_cancelled()
-        if self.deferrable:
-            with self._soft(), failing_fast():
-                self.check()
-                trigger = self.trigger()
-                trigger.serialize()  # what cannot be kept is told here, and not where Airflow keeps it
-            self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
-        return super().execute(context)
+        with self.stoppable():
+            if self.deferrable:
+                with self._soft(), failing_fast():
+                    self.check()
+                    trigger = self.trigger()
+                    trigger.serialize()  # what cannot be kept is told here, and not where Airflow keeps it
+                self.defer(trigger=trigger, method_name="execute_complete", timeout=timedelta(seconds=self.timeout))
+            return super().execute(context)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Ask once; an error that is waited on is no answer yet."""

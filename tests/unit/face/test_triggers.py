@@ -211,9 +211,7 @@ def test_echo_and_queries_of_one_peer_share_the_round(scripted, clinic, together
     assert scripted.associations == 1
 
 
-@pytest.mark.parametrize(
-    ("waiting", "step"), [("echo", "C-ECHO"), ("find", "C-FIND"), ("both", "C-ECHO and C-FIND")]
-)
+@pytest.mark.parametrize(("waiting", "step"), [("echo", "C-ECHO"), ("find", "C-FIND"), ("both", "C-ECHO and C-FIND")])
 def test_a_peer_that_cannot_be_reached_is_told_with_what_was_to_be_asked(connect, together, waiting, step):
     conn = connect("gone", port=free_port())
     echo = DicomEchoTrigger(dicom_conn_id=conn, poke_interval=0.2, max_transient_failures=0)

@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 from pydicom import Dataset
+from support.ports import wait_until
 from support.simulated import UNTIL, Client, as_latin_1, identifier, peer_of, trusted
 
 from airflow_provider_varian import uids
@@ -213,16 +214,15 @@ def test_a_cancelled_query_ends_with_fe00(daemon, client, monkeypatch):
         "respond",
         lambda self, status, **rest: seen.append(status) or respond(self, status, **rest),
     )
+    others = set(threading.enumerate())  # what another test was cancelled by may lie in a thread that is ending yet
     with associate(peer_of(daemon), contexts.find(uids.STUDY_ROOT_FIND), step="C-FIND") as association:
         rows = iter_matches(association, uids.STUDY_ROOT_FIND, identifier("IMAGE", PatientID="QA_TB_WL"))
         asker = threading.Thread(target=lambda: next(rows, None))
         asker.start()
         assert started.wait(10)
         association.cancel_request()
-        exchanges = [thread for thread in threading.enumerate() if "AcceptorThread" in thread.name]
-        from support.ports import wait_until
-
-        wait_until(lambda: any(thread.dimse.cancel_req for thread in exchanges), what="the C-CANCEL to arrive")
+        (exchange,) = [each for each in set(threading.enumerate()) - others if "AcceptorThread" in each.name]
+        wait_until(lambda: exchange.dimse.cancel_req, what="the C-CANCEL to arrive")
         proceed.set()
         asker.join(10)
         rows.close()
