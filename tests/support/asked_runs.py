@@ -91,6 +91,13 @@ class AskedRun:
         uri = self.xcom(task_id, "dicom_manifest")["uri"]
         return json.loads(Path(uri.removeprefix("file://")).read_text())
 
+    def tries(self, task_id: str) -> list[int]:
+        """Return the numbers of a task's tries, in order; of one the oldest Airflow lost the record, once."""
+        return sorted(
+            one["try_number"]
+            for one in self.page.rest("GET", f"{self.path}/taskInstances/{task_id}/tries")["task_instances"]
+        )
+
     def log(self, task_id: str, number: int = 1, index: int = -1) -> str:
         """Return the log of a try as JSON."""
         path = f"{self.path}/taskInstances/{task_id}/logs/{number}?map_index={index}&full_content=true"
