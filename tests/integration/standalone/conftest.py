@@ -18,6 +18,7 @@ import pytest
 from support.airflow_page import Standalone, standalone
 from support.airflow_process import ROOT, Home, connection_to, new_home
 from support.asked_runs import AskedRun, wait_for
+from support.ends import TIMED_OUT, WAYS
 from support.faulty import Faulty, Gate
 from support.ports import free_port
 
@@ -36,8 +37,7 @@ HERE = Path(__file__).parent
 ORDER = ("test_retries", "test_kills", "test_deferred", "test_run_types", "test_privacy")
 #: What is left to be run by hand on the oldest Airflow: two thirds of all tasks.
 LONG = ("test_kills", "test_deferred")
-#: The ways in which a task is ended; each has a peer of its own, which holds up the third object.
-ENDS = ("marked_failed", "cleared", "timed_out", "terminated", "killed", "left_alone")
+#: What is there when a task is ended: each has a peer of its own, which holds up the third object.
 BEFORE = 2
 #: How many DAGs there are: two that are shipped, and those of the folder beside.
 _DAGS = 9
@@ -99,7 +99,7 @@ class Site:
         )
         self._peer("unwanted", Faulty(machines, hidden=lambda uid: True))
         self._peer("held_up", Faulty(machines, hidden=self._gate("held_up", before=0)))
-        for way in ENDS:
+        for way in WAYS:
             self._peer(way, Faulty(machines, broken=self._gate(way, before=BEFORE)))
         aria = self._connections["aria"]
         self._connections["stranger"] = aria | {"extra": aria["extra"] | {"calling_ae_title": "STRANGER"}}
@@ -155,8 +155,8 @@ class Site:
         self.runs["failing"] = AskedRun.ask(self.page, "failing_on_purpose")
 
     def ask_for_ends(self) -> None:
-        for way in ENDS:
-            dag = "ended_by_its_time" if way == "timed_out" else "ended_on_purpose"
+        for way in WAYS:
+            dag = "ended_by_its_time" if way == TIMED_OUT else "ended_on_purpose"
             self.runs[way] = AskedRun.ask(self.page, dag, peer=way)
 
     def ask_for_waits(self) -> None:
@@ -209,7 +209,7 @@ def site(tmp_path_factory, request):
         # Whoever is held up goes before the daemons do.
         for gate in made.gates.values():
             stack.callback(gate.opened.set)
-        made.page = stack.enter_context(standalone(made.home, parallelism=10))
+        made.page = stack.enter_context(standalone(made.home, parallelism=11))
         asks = {
             # First, while nobody else writes: a backfill is asked for in a transaction that SQLite gives up otherwise.
             "test_run_types": made.ask_for_run_types,

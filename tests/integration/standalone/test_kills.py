@@ -1,27 +1,24 @@
 """A task that is ended while its peer is sending: the peer is let go, nothing is left, and the missing alone come then.
 
 By Airflow's own scheduler and workers, in each of the ways in which a task meets its end: marked failed and cleared by
-a person, cleared while it runs, out of its time, its process ended by SIGTERM and by SIGKILL, and its worker by
-SIGKILL, which leaves the process behind.
+a person, cleared while it runs, out of its time, its process ended by SIGTERM and by SIGKILL, and its worker likewise,
+which may leave the process behind.
 """
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 from collections import Counter
 from pathlib import Path
 
-import psutil
 import pytest
 from support.asked_runs import wait_for
+from support.ends import TIMED_OUT, WAYS, end
 
 pytestmark = [pytest.mark.airflow, pytest.mark.timeout(600)]
 
 #: What is there when a task is ended.
 BEFORE = 2
-WAYS = ("marked_failed", "cleared", "timed_out", "terminated", "killed", "left_alone")
 TASK = "retrieve"
 
 
@@ -35,16 +32,9 @@ def _end(site, way: str) -> None:
     """End the task of a way, once its peer is amid its objects."""
     run = site.runs[way]
     assert site.gates[way].reached.wait(300)
-    if way != "timed_out":  # it may be over by now
+    if way != TIMED_OUT:  # it may be over by now
         assert site.daemons[way].counts["open"] == 1
-    if way == "marked_failed":
-        run.mark_failed(TASK)
-    elif way == "cleared":
-        run.clear(TASK)
-    elif way in ("terminated", "killed"):
-        os.kill(run.task(TASK)["pid"], signal.SIGTERM if way == "terminated" else signal.SIGKILL)
-    elif way == "left_alone":
-        psutil.Process(run.task(TASK)["pid"]).parent().kill()
+        end(run, TASK, way)
 
 
 def _left(spool: Path) -> list[Path]:
@@ -64,7 +54,7 @@ def ended(site):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_task_that_is_ended_leaves_nothing_and_its_next_try_brings_the_missing_alone(ended, way):
     run, daemon, gate, port = ended.runs[way], ended.daemons[way], ended.gates[way], ended.ports[way]
-    if way in ("marked_failed", "left_alone"):
+    if way in ("marked_failed", "worker_terminated", "worker_killed"):
         # While the daemon still holds up the object: it is the task that lets go.
         wait_for(lambda: daemon.counts["open"] == 0, f"the peer of {way} to be let go")
         wait_for(lambda: _is_free(port), f"the port of {way}")
