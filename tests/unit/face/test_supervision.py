@@ -60,7 +60,7 @@ def test_whoever_raises_is_not_watched_any_more(supervisor):
     assert watches() == []
 
 
-@pytest.mark.parametrize("comms", [None, SimpleNamespace(), SimpleNamespace(socket=None)])
+@pytest.mark.parametrize("comms", [None, SimpleNamespace(), SimpleNamespace(socket=None), SimpleNamespace(socket=0)])
 def test_without_a_supervisor_nobody_is_watched(monkeypatch, comms):
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     with supervised(pytest.fail):
