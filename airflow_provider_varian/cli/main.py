@@ -78,7 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     :param argv: the arguments without the program's name; default: those of the process.
     """
-    arguments = parser().parse_args(argv)
+    arguments, unknown = parser().parse_known_args(argv)
+    if unknown:
+        arguments.refuse(_about_unknown(unknown[0], takes_keys=hasattr(arguments, "keys")))
     verb: Verb = arguments.verb
     output = Output(as_json=getattr(arguments, "json", False))
     try:
@@ -181,5 +183,15 @@ def parser() -> ArgumentParser:
         )
         verb.add_arguments(sub)
         sub.add_argument("-v", "--verbose", action="store_true", help="log what happens on the way")
-        sub.set_defaults(verb=verb)
+        sub.set_defaults(verb=verb, refuse=sub.error)
     return root
+
+
+def _about_unknown(typed: str, *, takes_keys: bool) -> str:
+    """Say what is wrong with an argument that nobody knows; what is no option may be a patient's ID or name."""
+    name, equals, _ = typed.partition("=")
+    if name.startswith("-"):
+        return f"{name} is no option of this verb"
+    if equals and takes_keys:
+        return "a key has to follow -k: write -k PatientID=..."
+    return "there is an argument too many, which is no option; it is not repeated, since it may name a patient"

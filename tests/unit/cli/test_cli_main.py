@@ -171,6 +171,27 @@ def test_fields_that_an_error_names_are_told_as_the_options_that_a_person_typed(
     assert capsys.readouterr().err == f"varian-dicom act: C-FIND with VMSDBD@h:1: refused. {told}\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["find", "PatientID=Sommer"], "varian-dicom find: error: a key has to follow -k: write -k PatientID=..."),
+        (["find", "Sommer"], "varian-dicom find: error: there is an argument too many"),
+        (["echo", "PatientID=Sommer"], "varian-dicom echo: error: there is an argument too many"),
+        (["echo", "--patient=Sommer"], "varian-dicom echo: error: --patient is no option of this verb"),
+        (["echo", "--patient", "Sommer"], "varian-dicom echo: error: --patient is no option of this verb"),
+    ],
+)
+def test_an_argument_too_many_is_refused_and_its_value_not_repeated(arguments, told, capsys):
+    verb, *rest = arguments
+    with pytest.raises(SystemExit) as ended:
+        main([verb, "--peer", "VMSDBD@127.0.0.1:1", *rest])
+    assert ended.value.code == ExitStatus.WRONG_USAGE
+    err = capsys.readouterr().err
+    assert told in err
+    assert f"usage: varian-dicom {verb}" in err
+    assert "Sommer" not in err
+
+
 def test_nothing_of_airflow_or_dicom_is_loaded_before_a_verb_runs():
     loaded = python(BLOCKER + "print(sorted({'pydicom', 'pynetdicom', 'numpy', 'rich'} & set(sys.modules)))")
     assert loaded.stdout == "[]\n", loaded.stderr
