@@ -188,7 +188,7 @@ class ThirdPartyJob:
         for uid, entry in self._manifest.ledger.entries.items():
             before = self._previous.ledger.entries.get(uid) if self._previous is not None else None
             if before is not None and self._before.was_looking:
-                entry.attempts, entry.found_late = before.attempts, before.found_late
+                entry.attempts, entry.found_late, entry.reason = before.attempts, before.found_late, before.reason
             # What was proven is looked up again where that is possible, and else stands as it was.
             if before is not None and (before.state is State.REPORTED or before.state in self._done):
                 kept = before if self._before.was_looking else replace(before, held=True, attempts=0)
@@ -311,8 +311,8 @@ class ThirdPartyJob:
                 self._note_fallback(before, name)
             asked.append(asks)
             before = name
-            moves.put(asks)
-            self._prove(moves)
+            if moves.put(asks):
+                self._prove(moves)
             self._write()
             # What was not looked for is not known to be missing.
             if moves.is_over or (self._watch is not None and self._watch.error is not None):
@@ -327,8 +327,10 @@ class ThirdPartyJob:
             entries[entry.sop_instance_uid] = replace(entry, reason="")
 
         left = {uid: entry for uid, entry in entries.items() if entry.state not in self._done}
-        # Nor is it the move's time while nobody may ask the destination.
-        moves.time.give(self._watch.settle(left, take=take, until=max(moves.time.end, time.monotonic())))
+        # Nor is it the move's time while nobody may ask the destination. What went wrong is known to this process
+        # alone, which has to judge by it: who goes on after a wait would ask again.
+        until, may_leave = max(moves.time.end, time.monotonic()), moves.error is None
+        moves.time.give(self._watch.settle(left, take=take, until=until, may_leave=may_leave))
 
     def _note_fallback(self, before: str, after: str) -> None:
         entries = self._manifest.ledger.entries

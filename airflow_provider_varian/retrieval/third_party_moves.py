@@ -82,6 +82,7 @@ class Moves:
         self._done = done
         self._asked = asked
         self._stage = Stage.AS_ASKED
+        self._may_come = False
         self._cancellation = cancellation
         self._on_progress = on_progress
         self._on_answer = on_answer
@@ -121,13 +122,15 @@ class Moves:
         rest = self._asked.rest(_VERB, stage, account)
         return tuple(ask for ask in asks_of(stage, self._request, rest, self._profile) if ask.brings or rest is account)
 
-    def put(self, asks: Sequence[Ask]) -> None:
+    def put(self, asks: Sequence[Ask]) -> bool:
         """Put requests, over a new association when one is lost; :attr:`error` tells what went wrong.
 
+        :return: whether anything may come of them: not of what was never put, or refused.
         :raises CancelledError: cancelled.
         :raises DestinationWriteError: the manifest cannot be written.
         """
         reports: list[RequestReport] = []
+        self._may_come = False
         try:
             self._put(deque(asks), reports)
         except (CancelledError, DestinationWriteError):
@@ -141,6 +144,7 @@ class Moves:
         if reports and all(report.status == _UNREACHED for report in reports):
             # It cannot reach the destination: asking more narrowly would not help.
             self.is_over = True
+        return self._may_come
 
     def _put(self, queue: deque[Ask], reports: list[RequestReport]) -> None:
         while queue:
@@ -186,8 +190,10 @@ class Moves:
             if not error.transient and error.status != 0xA900:
                 raise
             self.error = error
+            self._may_come |= error.transient
             logger.warning("%s", error)
         else:
+            self._may_come = True
             self._read(ask, done, report)
         finally:
             report.seconds = time.monotonic() - started

@@ -72,7 +72,8 @@ def why_missing(entry: Entry, *, proof: Proof | None, error: DicomError | None) 
         said = f"never asked for: {error.what}" if error is not None else "never asked for"
     else:
         said = f"asked for {entry.attempts} times, " if entry.attempts > 1 else "asked for once, "
-        said += entry.reason or "the peer reports it as sent"
+        unsaid = "the peer reports it as sent" if entry.state is State.REPORTED else "the peer says nothing of it"
+        said += entry.reason or unsaid
     found = proof.problem_of(entry) if proof is not None else ""
     return f"{said}; {found}" if found else said
 

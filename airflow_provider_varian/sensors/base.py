@@ -129,6 +129,8 @@ class DicomSensor(PeerTask, BaseSensorOperator):
         return time.time if self.reschedule else time.monotonic
 
     def _poked(self) -> dict[str, Any] | None:
+        # Not every look comes to where it would be asked: that into a spool does not, nor that in quiet hours.
+        self.cancellation.raise_if_cancelled()
         try:
             facts = self._criterion.met(self.look())
         except DicomError as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from types import SimpleNamespace
 
 import pytest
 from airflow.sdk.execution_time import task_runner
-from support.ports import wait_until
+from support.ports import free_port, wait_until
+from support.quiet import QUIET, WITHIN, Clock
 
 from airflow_provider_varian.errors import CancelledError
 from airflow_provider_varian.operators.base import DicomOperator
 from airflow_provider_varian.operators.supervision import supervised
-from airflow_provider_varian.sensors.dicom import DicomEchoSensor
+from airflow_provider_varian.sensors.dicom import DicomEchoSensor, DicomFindSensor, DicomReceivedSensor
 
 
 @pytest.fixture
@@ -77,17 +79,34 @@ def test_a_task_that_is_left_alone_is_cancelled(supervisor):
         Waiting(task_id="t").execute({})
 
 
-def test_a_sensor_that_is_left_alone_asks_no_more(supervisor, connect, monkeypatch):
-    sensor = DicomEchoSensor(task_id="t", dicom_conn_id=connect("gone"), poke_interval=0.01, timeout=30)
-    pokes = []
+@pytest.fixture(params=["echo", "find", "received", "quiet"])
+def sensor(request, connect, monkeypatch, tmp_path):
+    """A sensor of each kind that waits in vain."""
+    often = {"task_id": "t", "poke_interval": 0.01, "timeout": 60, "max_transient_failures": 1000}
+    conn = {"dicom_conn_id": connect("gone", port=free_port())}
+    if request.param == "received":
+        spool = tmp_path / "spool"
+        spool.mkdir()
+        monkeypatch.setenv("AIRFLOW__VARIAN__RECEIVERS", json.dumps({"night": str(spool)}))
+        return DicomReceivedSensor(receiver="night", **often)
+    if request.param == "find":
+        return DicomFindSensor(level="STUDY", keys={"PatientID": "P"}, **conn, **often)
+    if request.param == "quiet":
+        Clock(monkeypatch, WITHIN)
+        conn = {"dicom_conn_id": connect("quiet", **QUIET)}
+    return DicomEchoSensor(**conn, **often)
+
+
+def test_a_sensor_that_is_left_alone_asks_no_more(supervisor, sensor, monkeypatch):
+    real, looks = sensor.look, []
 
     def look():
-        pokes.append(True)
+        looks.append(True)
         supervisor.close()
         wait_until(lambda: sensor.cancellation.cancelled, seconds=10, what="the cancellation")
-        sensor.cancellation.raise_if_cancelled()
+        return real()
 
     monkeypatch.setattr(sensor, "look", look)
     with pytest.raises(CancelledError):
         sensor.execute({})
-    assert pokes == [True]
+    assert looks == [True]

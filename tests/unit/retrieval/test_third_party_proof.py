@@ -19,14 +19,18 @@ from support.ports import free_port
 from support.quiet import BEFORE, QUIET, WITHIN, Clock
 from support.third_party import FilingStation
 
-from airflow_provider_varian import uids
+from airflow_provider_varian import uids, waiting
+from airflow_provider_varian.dimse import contexts
 from airflow_provider_varian.dimse.cancellation import Cancellation
 from airflow_provider_varian.errors import (
     CancelledError,
     ConfigurationError,
+    ContextRejectedError,
     DestinationWriteError,
     PeerTimeoutError,
     PeerUnreachableError,
+    RefusedByPeerError,
+    UnknownMoveDestinationError,
 )
 from airflow_provider_varian.query.level import Level
 from airflow_provider_varian.query.profile import Profile
@@ -104,6 +108,29 @@ def proof(request, tmp_path):
     return run
 
 
+@pytest.fixture
+def put_off(source, research, tmp_path):
+    """Return ``run(...)``, which leaves long waits for the destination's list to somebody else."""
+
+    def run(waited_out="", **more):
+        return move_to_third_party(
+            source.peer(),
+            SERIES,
+            **{
+                "destination": "RESEARCH",
+                "verify_peer": replace(research.peer(), deferred_as="research"),
+                "verify_profile": Profile(name="generic", stable_interval_seconds=0.05),
+                "profile": replace(PROFILE, settle_seconds=60.0),
+                "manifest_root": tmp_path / "moves",
+                "retrieval_id": "m-1",
+                "task_try": waiting.Try(id="try", waited_out=waited_out),
+            }
+            | more,
+        )
+
+    return run
+
+
 def states(result):
     return [str(entry.state) for entry in result.manifest.ledger.entries.values()]
 
@@ -144,6 +171,57 @@ def test_what_never_arrives_is_named_whatever_the_peer_reports(proof):
     reason = result.manifest.ledger.entries[UIDS[1]].reason
     assert reason.startswith("asked for 2 times, the peer reports it as sent; ")
     assert reason.endswith("does not list it" if proof.state is State.LISTED else "no file of it is there")
+
+
+def test_a_destination_that_the_peer_does_not_know_is_told_at_once_and_not_waited_for(put_off, source, research):
+    with pytest.raises(UnknownMoveDestinationError, match="under Trusted Application Entities"):
+        put_off(destination="NOBODY")
+    # One look before; nobody has to wait, here or elsewhere, for what was refused.
+    assert (source.asked("C-MOVE"), research.finds) == (["SERIES"], 1)
+
+
+def test_a_move_that_is_not_even_proposed_to_the_end_is_told_at_once(put_off, source, research, monkeypatch):
+    proposed = contexts.move
+    monkeypatch.setattr(contexts, "move", lambda uid: proposed(f"{uid}.99"))
+    with pytest.raises(ContextRejectedError):
+        put_off()
+    assert (source.asked("C-MOVE"), research.finds) == ([], 1)
+
+
+def test_what_was_refused_each_time_is_not_waited_for(put_off, source, research):
+    source.move_status = 0xA900
+    with pytest.raises(RefusedByPeerError):
+        put_off()
+    assert (source.asked("C-MOVE")[:2], research.finds) == (["SERIES", "IMAGE"], 1)
+
+
+def test_what_came_before_the_peer_hung_up_is_not_sent_twice(proof):
+    proof.source.abort_after = 2
+    result = proof()
+    assert result.outcome is Outcome.COMPLETE
+    assert sorted(proof.place.got) == sorted(UIDS)
+
+
+def test_who_knows_what_went_wrong_waits_himself(put_off, source, research, monkeypatch):
+    monkeypatch.setattr(third_party_proof, "WORTH_SECONDS", 0.1)
+    source.final = lambda level: {"status": 0xA702}
+    losing(research.station, _1=99)
+    result = put_off(profile=PROFILE)
+    assert (result.outcome, result.missing) == (Outcome.PARTIAL, (UIDS[1],))
+    assert result.error.status == 0xA702
+
+
+def test_what_the_peer_said_is_known_after_somebody_else_has_waited(put_off, source, research):
+    losing(research.station, _1=99)
+    source.final = lambda level: {"failed_uids": [UIDS[1]], "status": 0xB000}
+    with pytest.raises(waiting.Waiting):
+        put_off()
+    with pytest.raises(waiting.Waiting):
+        put_off("m-1")
+    result = put_off("m-1")
+    assert result.outcome is Outcome.PARTIAL
+    reason = result.manifest.ledger.entries[UIDS[1]].reason
+    assert reason.startswith("asked for 2 times, the peer names it as failed: ")
 
 
 def test_a_retry_asks_for_the_missing_alone(proof):
