@@ -6,6 +6,7 @@
     ├── TransientDicomError                 worth a retry
     │   ├── PeerUnreachableError            no TCP connection, or no TLS handshake
     │   ├── AssociationBudgetError          our own budget of associations with the peer was used up
+    │   ├── ConnectionLookupError           the triggerer did not get a connection that the task had
     │   ├── QuietHoursError                 quiet hours of the connection, and whoever asks does not wait for their end
     │   ├── TransientRejectionError         association rejected for now (PS3.8 9.3.4)
     │   ├── AssociationAbortedError         the peer, or the network, ended the association
@@ -103,6 +104,10 @@ class PeerUnreachableError(TransientDicomError):
 
 class AssociationBudgetError(TransientDicomError):
     """All associations that the connection's ``max_associations`` allows were in use for too long."""
+
+
+class ConnectionLookupError(TransientDicomError):
+    """The triggerer did not get a connection that the task had: it is gone, or Airflow's API could not be asked."""
 
 
 class QuietHoursError(TransientDicomError):

@@ -6,6 +6,7 @@ here it is only found out when that may be worth it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from functools import partial
@@ -16,8 +17,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_varian.errors import DicomError
 from airflow_provider_varian.triggers import sealing
 from airflow_provider_varian.triggers.asking import FindQuestion, PeerAsker
-from airflow_provider_varian.triggers.criteria import LateCriterion, ListedCriterion
-from airflow_provider_varian.triggers.dicom import DicomReceivedTrigger, PeerTrigger, event_of, failed
+from airflow_provider_varian.triggers.criteria import Borne, LateCriterion, ListedCriterion
+from airflow_provider_varian.triggers.dicom import (
+    MAX_TRANSIENT_FAILURES,
+    DicomReceivedTrigger,
+    PeerTrigger,
+    event_of,
+    failed,
+)
 from airflow_provider_varian.triggers.keys_text import text_of
 from airflow_provider_varian.triggers.peers import peer_of
 from airflow_provider_varian.triggers.rounds import Several, registry
@@ -53,11 +60,18 @@ class DicomQuietHoursTrigger(BaseTrigger):
         """Wait; nobody is asked."""
         from airflow_provider_varian.dimse.quiet_hours import await_past
 
-        try:
-            await await_past(await peer_of(self.dicom_conn_id))
-        except DicomError as error:
-            yield failed(error)
-            return
+        borne = Borne(MAX_TRANSIENT_FAILURES)
+        while True:
+            try:
+                await await_past(await peer_of(self.dicom_conn_id))
+            except DicomError as error:
+                if not borne.bears(error):
+                    yield failed(error)
+                    return
+                self.log.warning("not yet: %s", error)
+                await asyncio.sleep(_MOST_SECONDS)
+            else:
+                break
         yield event_of(status="success", message="it is no quiet time of the connection", facts={})
 
 

@@ -9,7 +9,9 @@ import weakref
 from contextvars import Context
 from typing import TYPE_CHECKING, Final
 
-from airflow_provider_varian.errors import DicomError
+from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+from airflow_provider_varian.errors import ConnectionLookupError, DicomError
 from airflow_provider_varian.hooks.dicom import DicomHook
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ _lookups: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _
 async def peer_of(dicom_conn_id: str) -> Peer:
     """Return the peer of a connection, as it was looked up within the last half minute.
 
-    :raises ConfigurationError: when there is no such connection, or a field of it is wrong.
+    :raises ConfigurationError: when a field of it is wrong.
+    :raises ConnectionLookupError: when Airflow gives none. A worker had it, and Airflow says the same of one that does
+        not exist and of an API that does not answer.
     """
     loop = asyncio.get_running_loop()
     known = _lookups.setdefault(loop, {})
@@ -40,6 +44,12 @@ async def peer_of(dicom_conn_id: str) -> Peer:
         # Shielded: who is cancelled must not take the look-up from the others.
         return await asyncio.shield(looking_up)
     except DicomError as error:
+        if isinstance(error.__cause__, AirflowNotFoundException):
+            raise ConnectionLookupError(
+                f"Airflow gives the triggerer no connection {dicom_conn_id!r}",
+                step="connection",
+                hint="The task had it when it was deferred: look whether it is still there, and Airflow's API well",
+            ) from None
         # Each raises its own: one error may be that of a thousand, and would hold the traces of all.
         raise copy.copy(error) from None
 

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException
 from support.deferring import deferred, fired, going_on
 from support.dicom_files import image_file
 from support.ports import free_port
@@ -25,6 +25,7 @@ from airflow_provider_varian.operators.qa_report import SUMMARY_KEY
 from airflow_provider_varian.operators.retrieve import DicomGetOperator, DicomMoveOperator, DicomRetrieveOperator
 from airflow_provider_varian.operators.store import DicomStoreOperator
 from airflow_provider_varian.simulator.daemon.behaviour import Behaviour
+from airflow_provider_varian.triggers import operators as triggers
 from airflow_provider_varian.triggers.asking import FindAnswer, ReceivedAnswer
 from airflow_provider_varian.triggers.criteria import LateCriterion, ListedCriterion
 from airflow_provider_varian.triggers.operators import DicomLateTrigger, DicomListedTrigger, DicomQuietHoursTrigger
@@ -315,16 +316,41 @@ def test_what_was_held_before_its_quiet_hours_is_held_afterwards(quiet, aria, co
     assert counts["held"] == counts["verified"] > 0
 
 
-def test_an_error_of_the_trigger_fails_the_task(context, quiet, clock):
+def test_an_error_of_the_trigger_fails_the_task(context, quiet, clock, connect):
     operator = DicomEchoOperator(task_id="t", dicom_conn_id=quiet, deferrable=True)
     put_off = deferred(lambda: operator.execute(context()))
-    put_off.arguments["dicom_conn_id"] = "gone"
+    put_off.arguments["dicom_conn_id"] = connect("wrong", port=1, colour="blue")
     event = fired(put_off.trigger)
     assert (event["status"], event["transient"]) == ("error", False)
-    with pytest.raises(AirflowFailException, match="no connection 'gone'"):
+    with pytest.raises(AirflowFailException, match="unknown connection field 'colour'"):
         going_on(put_off, operator, context(), event)()
     with pytest.raises(TransientDicomError, match="later"):
         going_on(put_off, operator, context(), {"status": "error", "message": "later", "transient": True})()
+
+
+@pytest.mark.parametrize(("away", "status"), [(2, "success"), (3, "error")])
+def test_a_connection_that_airflow_does_not_give_for_a_while_is_looked_up_again(
+    context, quiet, clock, monkeypatch, away, status
+):
+    monkeypatch.setattr(triggers, "_MOST_SECONDS", 0.01)
+    monkeypatch.setattr(triggers, "MAX_TRANSIENT_FAILURES", 2)
+    operator = DicomEchoOperator(task_id="t", dicom_conn_id=quiet, deferrable=True)
+    put_off = deferred(lambda: operator.execute(context()))
+    look_up, asked = DicomHook.aget_connection, []
+
+    async def now_and_then(conn_id):
+        asked.append(conn_id)
+        if len(asked) <= away:
+            raise AirflowNotFoundException("as Airflow says it")
+        return await look_up(conn_id)
+
+    monkeypatch.setattr(DicomHook, "aget_connection", staticmethod(now_and_then))
+    clock.now = AFTER
+    event = fired(put_off.trigger)
+    assert (event["status"], len(asked)) == (status, 3)
+    if status == "error":
+        with pytest.raises(TransientDicomError, match="Airflow's API"):
+            going_on(put_off, operator, context(), event)()
 
 
 @pytest.mark.parametrize(

@@ -279,7 +279,7 @@ def test_a_look_up_that_hangs_holds_up_no_other_and_is_begun_again_after_it_fail
     connect("late", port=scripted.port)
 
     async def scene():
-        waiting = [asyncio.create_task(fired(find("late"))) for _ in range(3)]
+        waiting = [asyncio.create_task(fired(find("late", max_transient_failures=0))) for _ in range(3)]
         assert (await fired(find(clinic)))["status"] == "success"
         waiting.pop().cancel()  # takes the look-up from nobody
         may_answer.set()
@@ -290,10 +290,28 @@ def test_a_look_up_that_hangs_holds_up_no_other_and_is_begun_again_after_it_fail
     assert run(scene())["status"] == "success"
 
 
-def test_a_connection_that_does_not_exist_fails_at_once():
-    told = run(fired(find("nowhere")))
-    assert (told["status"], told["transient"]) == ("error", False)
+def test_a_connection_that_airflow_does_not_give_is_asked_for_again_and_not_for_ever():
+    told = run(fired(find("nowhere", poke_interval=0.1, max_transient_failures=2)))
+    assert (told["status"], told["transient"]) == ("error", True)
     assert "no connection 'nowhere'" in told["message"]
+    assert "Airflow's API" in told["message"]
+
+
+def test_an_api_that_does_not_answer_for_a_while_ends_nobodys_wait(scripted, clinic, monkeypatch):
+    from airflow_provider_varian.hooks.dicom import DicomHook
+
+    look_up, asked = DicomHook.aget_connection, []
+
+    async def away(conn_id):
+        asked.append(conn_id)
+        if len(asked) < 3:
+            raise AirflowNotFoundException("as Airflow says it")
+        return await look_up(conn_id)
+
+    monkeypatch.setattr(DicomHook, "aget_connection", staticmethod(away))
+    told = run_all(find(clinic), find(clinic))
+    assert [each["status"] for each in told] == ["success"] * 2
+    assert asked == ["clinic"] * 3
 
 
 def test_the_budget_is_kept_while_others_work_with_the_peer(scripted, connect):
