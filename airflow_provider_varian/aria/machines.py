@@ -14,13 +14,10 @@ from typing import Any, Final
 
 from airflow_provider_varian.aria.expectation import WEEKDAYS, Expectation
 from airflow_provider_varian.errors import ConfigurationError
-from airflow_provider_varian.query.window import DEFAULT_LOOKBACK_DAYS
+from airflow_provider_varian.query.window import DEFAULT_LOOKBACK_DAYS, LONGEST_LOOKBACK_DAYS
 
 #: Which images of a plan count (ImageType, compared as a whole; see :mod:`.qa_images`).
 IMAGE_KINDS: Final = ("portal", "portal_dose", "any")
-
-
-_LONGEST_LOOKBACK_DAYS: Final = 366
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,7 +120,7 @@ def machines_schema() -> dict[str, Any]:
                 "images": {"type": "string", "enum": list(IMAGE_KINDS)},
                 "kv": {"type": "boolean"},
                 "expected": expected,
-                "lookback_days": {"type": "integer", "minimum": 0, "maximum": _LONGEST_LOOKBACK_DAYS},
+                "lookback_days": {"type": "integer", "minimum": 0, "maximum": LONGEST_LOOKBACK_DAYS},
             },
         },
     }
@@ -235,6 +232,6 @@ _MACHINE: Final[Mapping[str, Callable[[Any], Any]]] = {
     "images": _kind,
     "kv": _switch,
     "expected": _expectation,
-    "lookback_days": _whole(0, _LONGEST_LOOKBACK_DAYS),
+    "lookback_days": _whole(0, LONGEST_LOOKBACK_DAYS),
 }
 _REQUIRED: Final = ("name", "dicom_conn_id", "patient_id", "plan_label")

@@ -18,6 +18,8 @@ from airflow_provider_varian.query.verdict import Verdict
 
 #: Days before the interval that each run lists again: data reaches ARIA late.
 DEFAULT_LOOKBACK_DAYS: Final = 3
+#: More would be a slip of the pen: years are exported by a backfill.
+LONGEST_LOOKBACK_DAYS: Final = 366
 
 _INSTANT: Final = timedelta(microseconds=1)
 
@@ -35,7 +37,7 @@ def clinic_zone(name: str | None) -> ZoneInfo:
         )
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError, TypeError):
         raise ConfigurationError(
             f"there is no time zone {name!r}", hint="Set timezone to an IANA name, e.g. Europe/Zurich"
         ) from None
@@ -171,10 +173,11 @@ def run_window(
     :param first_day: first day of the form; alone it means that one day.
     :param last_day: last day of the form; alone it means that one day.
     :param lookback_days: days before the interval that are listed and judged again.
-    :raises QueryError: when nothing says what to judge, or the interval is empty.
+    :raises QueryError: when nothing says what to judge, the interval is empty, or so many days are not looked back.
     """
-    if not isinstance(lookback_days, int) or isinstance(lookback_days, bool) or lookback_days < 0:
-        raise QueryError("lookback_days is not a whole number from 0")
+    is_number = isinstance(lookback_days, int) and not isinstance(lookback_days, bool)
+    if not is_number or not 0 <= lookback_days <= LONGEST_LOOKBACK_DAYS:
+        raise QueryError(f"lookback_days is not a whole number from 0 to {LONGEST_LOOKBACK_DAYS}")
     if first_day or last_day:
         interval = day_window(first_day or last_day or date.min, last_day or first_day or date.min, zone)
     elif data_interval_start is not None and data_interval_end is not None:

@@ -33,8 +33,11 @@ def test_earlier_days_are_asked_for_too(dag_run):
 def test_a_template_that_cannot_be_right_fails_the_task_for_good(dag_run):
     with pytest.raises(AirflowFailException, match="no time zone"):
         date_range(dag_run(), None)
-    with pytest.raises(AirflowFailException, match="lookback_days"):
-        date_range(dag_run(), ZURICH, lookback_days="3")
+    with pytest.raises(AirflowFailException, match="no time zone 2"):
+        date_range(dag_run(), 2)
+    for days in ("3", -1, 3.0, True, 10_000_000):
+        with pytest.raises(AirflowFailException, match="lookback_days"):
+            date_range(dag_run(), ZURICH, lookback_days=days)
     instant = datetime(2026, 11, 19, tzinfo=UTC)
     with pytest.raises(AirflowFailException, match="window is empty"):
         run_day(dag_run(start=instant, end=instant), ZURICH)
