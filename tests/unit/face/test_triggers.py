@@ -621,17 +621,17 @@ def test_an_iterator_that_is_dropped_leaves(scripted, hanging):
 
 
 def test_nothing_blocks_the_loop(scripted, connect, caplog):
-    """A peer that takes two seconds for everything; asyncio tells of each step of the loop that takes one."""
+    """A peer that takes five seconds for everything; asyncio tells of each step of the loop that takes three."""
 
     def script(request):
-        time.sleep(2)
+        time.sleep(5)
         yield PENDING, dataset(StudyInstanceUID="1.2.1", PatientID=PATIENT)
 
     scripted.script = script
     conn = connect("slow", port=scripted.port)
 
     async def scene():
-        asyncio.get_running_loop().slow_callback_duration = 1.0
+        asyncio.get_running_loop().slow_callback_duration = 3.0
         async with asyncio.timeout(60):
             return await asyncio.gather(*(fired(find(conn, keys=find(conn).serialize()[1]["keys"])) for _ in range(50)))
 
