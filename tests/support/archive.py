@@ -87,6 +87,8 @@ class Archive:
         self.on_move = lambda: None
         self.on_find = lambda: None
         self.on_sent = lambda uid: None
+        #: Called after each PDU of an association on which a C-MOVE sends.
+        self.on_pdu = lambda: None
         self.requests = []
         self.sent = []
         self.finds = 0
@@ -168,7 +170,8 @@ class Archive:
         ae = AE("VMSDBD")
         for uid in dict.fromkeys(ds.SOPClassUID for ds in instances):
             ae.add_requested_context(uid, ImplicitVRLittleEndian)
-        assoc = ae.associate(host, port, ae_title=called or destination, evt_handlers=PARKED)
+        handlers = [*PARKED, (evt.EVT_PDU_SENT, lambda event: self.on_pdu())]
+        assoc = ae.associate(host, port, ae_title=called or destination, evt_handlers=handlers)
         if not assoc.is_established:
             return None
         statuses = []

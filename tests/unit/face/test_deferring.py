@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import json
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException
 from support.deferring import deferred, fired, going_on
 from support.dicom_files import image_file
+from support.kept_triggers import made_again
 from support.ports import free_port
 from support.quiet import AFTER, BEFORE, QUIET, WITHIN, Clock
 from support.storage_peer import StoragePeer
@@ -380,14 +380,7 @@ def test_a_connection_that_airflow_does_not_give_for_a_while_is_looked_up_again(
     ids=lambda trigger: type(trigger).__name__,
 )
 def test_a_trigger_is_made_again_from_what_airflow_keeps(trigger):
-    path, kwargs = trigger.serialize()
-    kept = json.loads(json.dumps(kwargs))
-    module, _, name = path.rpartition(".")
-    again = getattr(importlib.import_module(module), name)(**kept)
-    assert again.serialize() == (path, kept)
-    given = {name: value for name, value in vars(trigger).items() if not name.startswith("_")}
-    assert {name: getattr(again, name) for name in given} == given  # none is left to its default
-    assert all(isinstance(value, (str, int, float)) for value in kept.values())
+    again = made_again(trigger)
     if hasattr(trigger, "criterion"):
         assert again.criterion() == trigger.criterion()
 

@@ -706,6 +706,19 @@ def test_without_pending_responses_an_arriving_object_counts_as_activity(clinic)
     result = clinic.run(peer=replace(clinic.peer, dimse_timeout=5))
     assert result.outcome is Outcome.COMPLETE
     assert clinic.archive.asked() == ["SERIES"]
+    # Who was taken for silent would have been waited for all the same, as for one that sends late.
+    assert not result.manifest.requests[0].problem
+
+
+def test_without_pending_responses_an_object_that_comes_for_long_is_a_sign_of_life(clinic):
+    # Nothing else shows that the peer is at work: of one object, there is nothing to file until it is whole.
+    clinic.archive.instances = {uid(1): rt_image(1, Rows=128, Columns=128, PixelData=bytes(32768))}
+    clinic.archive.pending = False
+    clinic.archive.on_pdu = lambda: time.sleep(0.6)
+    result = clinic.run(peer=replace(clinic.peer, dimse_timeout=3, max_pdu=4096))
+    assert result.outcome is Outcome.COMPLETE
+    assert clinic.archive.asked() == ["SERIES"]
+    assert not result.manifest.requests[0].problem
 
 
 def test_the_deadline_bounds_the_whole(clinic):
